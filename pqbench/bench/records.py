@@ -1,0 +1,108 @@
+"""Records: what a finished (or failed) cell leaves. Tables, plots and verdicts are made from these alone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+Direction = Literal["lower", "higher", "none"]
+Status = Literal["ok", "failed", "skipped"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(_Frozen):
+    """One measured number. `low` and `high` bound a 95 % interval where there is one; n counts images or repeats."""
+
+    value: float
+    unit: str
+    direction: Direction
+    n: int
+    protocol: str
+    low: float | None = None
+    high: float | None = None
+    detail: dict[str, Any] = {}
+
+
+class Audit(_Frozen):
+    """What is really quantized, counted from the tensors.
+
+    average bits are weighted by the number of weights, and by multiply-accumulates of one forward for activations.
+    """
+
+    average_weight_bits: float
+    average_activation_bits: float
+    full_precision_layers: tuple[str, ...]
+    """Layers with weights that stayed in floating point."""
+    wider_layers: dict[str, str]
+    """Quantized layers that are not at the stated precision: {"conv_in": "w8a8"}."""
+    activation_parameter_sets: int
+    full_precision_operations: tuple[str, ...] = ()
+    """Operations without weights that stay in floating point: normalisation, attention products, ..."""
+
+
+class StageRun(_Frozen):
+    """One stage of a cell: its cache key, how long it took, and whether it was found in the cache."""
+
+    stage: str
+    key: str
+    seconds: float
+    cached: bool
+
+
+class Record(_Frozen):
+    """One line of records.jsonl.
+
+    Metric names: fd, kid, psnr_to_fp (of the images); latency_ms_per_image, latency_ms_per_step (each once for every
+    engine and batch, as `latency_ms_per_image@openvino/1`); stored_bytes, peak_memory_bytes; cost_seconds,
+    cost_peak_memory_bytes.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    cell: str
+    """Hash of everything that decides the cell's results."""
+    method: str
+    """The method's name, without its options."""
+    label: str
+    """As in tables: the method with the options the user gave, `pqcad[a=8]`."""
+    precision: str
+    workload: str
+    steps: int
+    seed: int
+    budget: str
+    status: Status
+    reason: str = ""
+    """Why it failed or was skipped, one sentence."""
+    metrics: dict[str, Metric] = {}
+    audit: Audit | None = None
+    components: dict[str, dict[str, Any]] = {}
+    """{"quantizer": {"name": ..., "distribution": ..., "version": ..., "parameters": {...}, "deviations": [...]}, ...}"""
+    trace: dict[str, list[dict[str, Any]]] = {}
+    """Rows that components left, by stage."""
+    stages: tuple[StageRun, ...] = ()
+    samples: str = ""
+    """Path of the cell's first images (PNG strip), relative to the run's folder."""
+    notes: tuple[str, ...] = ()
+
+
+class Manifest(_Frozen):
+    """manifest.json: what was asked, with what, where."""
+
+    schema_version: int = SCHEMA_VERSION
+    pqbench_version: str
+    command: str
+    created: str
+    workload: dict[str, Any]
+    budget: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    protocols: dict[str, dict[str, Any]]
+    """Short hash -> everything that the protocol fixes."""
+    plugins: tuple[dict[str, Any], ...]
+    environment: dict[str, Any]
+    cells: tuple[str, ...]

@@ -1,0 +1,79 @@
+"""Calibration samplers and the calibration sets they make."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pqbench.contracts.component import Component, Kind
+from pqbench.contracts.context import Context
+from pqbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """(x_t, t) tuples on which a quantizer or a distiller works.
+
+    x_t        (N, C, H, W) float32, noisy inputs of the denoiser
+    t          (N,) int64, training time steps, 0 <= t < T
+    workload   fingerprint of the workload whose FP denoiser made x_t
+    facts      what made it, for the record (sampler, preset, ...)
+    """
+
+    x_t: Tensor
+    t: Tensor
+    workload: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.x_t) == 0 or len(self.x_t) != len(self.t):
+            raise UserError(
+                f"A calibration set needs as many time steps as inputs and at least one; it has "
+                f"{len(self.x_t)} inputs and {len(self.t)} time steps."
+            )
+        if not torch.isfinite(self.x_t).all():
+            raise UserError("The calibration set holds NaN or infinite values: make it again.")
+
+    def __len__(self) -> int:
+        return len(self.x_t)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the tensors and of the workload they belong to."""
+        digest = hashlib.sha256(self.workload.encode())
+        for tensor in (self.x_t, self.t):
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        tensors = {"x_t": self.x_t.contiguous(), "t": self.t.contiguous()}
+        save_file(tensors, path, {"workload": self.workload, **self.facts})
+
+    @classmethod
+    def load(cls, path: Path) -> CalibrationSet:
+        """Read a set back. Raises `UserError` when the file is not a whole calibration set."""
+        try:
+            with safe_open(path, "pt") as file:
+                facts = dict(file.metadata() or {})
+                x_t, t = file.get_tensor("x_t"), file.get_tensor("t")
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is not a complete calibration set ({error}).") from None
+        return cls(x_t=x_t, t=t, workload=facts.pop("workload", ""), facts=facts)
+
+
+class CalibrationSampler(Component):
+    """Draws a calibration set from the workload's FP denoiser."""
+
+    kind: ClassVar[Kind] = "calibration"
+
+    @abstractmethod
+    def sample(self, context: Context) -> CalibrationSet:
+        """Draw the set; every random number comes from `context.generator(...)`."""

@@ -1,0 +1,39 @@
+"""Engines: what executes a model for real."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from pqbench.contracts.component import Component, Kind
+
+
+class Executable(Protocol):
+    """A denoiser compiled by an engine, for one batch size."""
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """One denoising step's prediction: x_t (N, C, H, W) float32, t (N,) int64 -> (N, C, H, W) float32."""
+        ...
+
+    def layer_precisions(self) -> Mapping[str, int]:
+        """How many compute-heavy operations ran at each precision, read back from the engine: {"u8": 40, "f32": 3}."""
+        ...
+
+
+class Engine(Component):
+    """Compiles a denoiser (full precision or quantized) into something that is executed and timed."""
+
+    kind: ClassVar[Kind] = "engine"
+    executes_quantized: ClassVar[bool]
+    """False for an engine that only simulates quantization: it never yields a latency for a quantized model."""
+
+    @abstractmethod
+    def available(self) -> str:
+        """Empty when it can run here, else one sentence that says what is missing and how to get it."""
+
+    @abstractmethod
+    def compile(self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> Executable:
+        """Compile `net` for inputs (batch, *shape)."""

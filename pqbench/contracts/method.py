@@ -1,0 +1,24 @@
+"""A method: a named composition of components. It contains no code that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pqbench.contracts.component import Component, Kind
+from pqbench.methods.precision import Precision
+
+
+class Method(Component):
+    """Names the components of a method and the settings in which it is published.
+
+    A field that is empty means that the method has no such component. `settings` overrides defaults of components,
+    for instance {"calibration.preset": "script"}; users override both with `name[key=value]`.
+    """
+
+    kind: ClassVar[Kind] = "method"
+    precision: ClassVar[Precision] = Precision(4, 4)
+    calibration: ClassVar[str] = ""
+    quantizer: ClassVar[str] = ""
+    distiller: ClassVar[str] = ""
+    settings: ClassVar[Mapping[str, object]] = {}

@@ -1,0 +1,108 @@
+"""A workload: what is compressed and judged."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from pqbench.contracts.component import Component, Kind
+from pqbench.diffusion.schedule import NoiseSchedule
+from pqbench.diffusion.timesteps import trailing_timesteps
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of the real images under the workload's extractor.
+
+    mean, covariance   (D,), (D, D) float64 over all `n` images
+    features           (M, D) float32, a fixed subset for kernel distances
+    sha256             of the file they came from
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    features: Tensor
+    n: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class AcceptanceWindow:
+    """Where the FP model's distance must land, two-sided, for one sample count and step count."""
+
+    n: int
+    steps: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What turns images into features.
+
+    net         (N, C, H, W) uint8 -> (N, D) float32
+    name        what the distance is called after: "FD (name)"
+    sha256      of its weights' file
+    """
+
+    net: nn.Module
+    name: str
+    sha256: str
+
+
+class Workload(Component):
+    """A full-precision denoiser with its schedule, sampler, extractor and reference.
+
+    The denoiser is called as `net(x_t, t)`: x_t (N, *shape) float32, t (N,) int64; it returns the prediction,
+    (N, *shape). Its class, constructor arguments and weights are the workload's business.
+    """
+
+    kind: ClassVar[Kind] = "workload"
+    steps: ClassVar[int]
+    """Sampling steps of the full-precision model."""
+    shape: ClassVar[tuple[int, int, int]]
+    """Shape of x_t without the batch."""
+    prediction: ClassVar[str] = "epsilon"
+    distance: ClassVar[str] = "FD"
+    """What the Frechet distance is called; "FID" is reserved for the Inception of Heusel et al. (2017)."""
+
+    @abstractmethod
+    def architecture(self) -> nn.Module:
+        """A denoiser with unspecified weights, in evaluation mode: what a packed checkpoint is loaded into."""
+
+    @abstractmethod
+    def denoiser(self) -> nn.Module:
+        """A fresh copy of the full-precision denoiser, in evaluation mode."""
+
+    @abstractmethod
+    def schedule(self) -> NoiseSchedule: ...
+
+    @abstractmethod
+    def decode(self, x_0: Tensor) -> Tensor:
+        """x_0 (N, *shape) to images (N, channels, H, W) uint8."""
+
+    @abstractmethod
+    def extractor(self) -> Extractor: ...
+
+    @abstractmethod
+    def reference(self) -> Reference: ...
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 over everything that decides the model's outputs: weights, schedule, sampler."""
+
+    def timesteps(self, steps: int) -> Tensor:
+        """The time steps of a DDIM run in `steps` steps, descending, (steps,) int64."""
+        return trailing_timesteps(self.schedule().train_steps, steps)
+
+    def acceptance(self) -> tuple[AcceptanceWindow, ...]:
+        """The windows in which the FP model's distance must land; none where none was established."""
+        return ()
+
+    def card(self) -> Mapping[str, object]:
+        """Facts for the manifest: data, recipe, hashes."""
+        return {}

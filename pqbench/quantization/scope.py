@@ -1,0 +1,80 @@
+"""Which layers of a denoiser are quantized, and to how many bits: chosen once, by patterns, and kept with the result."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.errors import UserError
+from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
+from pqbench.quantization.layers import QuantizedLayer, quantizable_layers, replace_module
+
+
+def execution_order(net: nn.Module, run: Callable[[], object]) -> list[str]:
+    """Names of the quantizable layers in the order in which `run()` executes them; unused ones are left out."""
+    order: list[str] = []
+    hooks = []
+    for name, layer in quantizable_layers(net):
+
+        def note(_module: nn.Module, _inputs: object, _name: str = name) -> None:
+            if _name not in order:
+                order.append(_name)
+
+        hooks.append(layer.register_forward_pre_hook(note))
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return order
+
+
+def quantize_layers(
+    net: nn.Module,
+    precision: Precision,
+    example: tuple[Tensor, Tensor],
+    *,
+    end_bits: int | None = None,
+    exempt: Sequence[str] = (),
+    w_symmetric: bool = True,
+) -> list[str]:
+    """Replace the layers of `net` by `QuantizedLayer`s, in place; their grids are still to be set.
+
+    example    (x_t, t) with which the net is run once, to learn the order of its layers
+    end_bits   bits of the first and the last executed layer, weights and input alike (never below `precision`);
+               None keeps them at `precision`
+    exempt     shell patterns of layer names that stay in full precision
+
+    Returns the names of the quantized layers in the order of execution. Raises `UserError` when a pattern matches no
+    layer or nothing is left to quantize.
+    """
+    order = execution_order(net, lambda: net(*example))
+    left_out = _matching(order, exempt)
+    chosen = [name for name in order if name not in left_out]
+    if not chosen:
+        raise UserError("Nothing is left to quantize: the net has no Conv2d, Conv1d or Linear layer in scope.")
+    ends = {order[0], order[-1]} if end_bits is not None else set()
+    for name in chosen:
+        w, a = precision.w, precision.a
+        if name in ends:
+            assert end_bits is not None
+            w = max(w, end_bits) if w != FULL_PRECISION_BITS else w
+            a = max(a, end_bits) if a != FULL_PRECISION_BITS else a
+        layer = net.get_submodule(name)
+        assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
+        replace_module(net, name, QuantizedLayer(layer, w, a, w_symmetric))
+    return chosen
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = set(fnmatch.filter(names, pattern))
+        if not hits:
+            raise UserError(f"exempt={pattern!r} matches no layer; the layers are: {', '.join(names)}.")
+        found |= hits
+    return found
