@@ -1,0 +1,54 @@
+"""A stage: one cacheable step of a cell, identified by what goes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from pqbench.bench.hashing import digest
+from pqbench.contracts.component import API_VERSION
+
+StageName = Literal["export", "calibrate", "quantize", "distill", "sample", "features", "score", "time"]
+
+STAGE_VERSION = 1
+"""Raised when the files that stages write change, so that older outputs are not mistaken for new ones."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of work.
+
+    facts     everything that decides the output besides the inputs: component, parameters, seed, ...
+    inputs    stages whose outputs this one reads, by role
+    job       what the stage's function needs and the key does not: live objects built from the same facts
+    """
+
+    name: StageName
+    facts: dict[str, Any]
+    inputs: dict[str, Stage] = field(default_factory=dict)
+    job: Any = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the name, the facts, the inputs' keys and the versions: the name of the output's folder."""
+        return digest(
+            {
+                "stage": self.name,
+                "version": STAGE_VERSION,
+                "api": API_VERSION,
+                "facts": self.facts,
+                "inputs": {role: stage.key for role, stage in self.inputs.items()},
+            }
+        )
+
+    def __iter__(self) -> Iterator[Stage]:
+        """This stage after everything that it needs, each once, in an order in which they can run."""
+        seen: set[str] = set()
+        for stage in self.inputs.values():
+            for needed in stage:
+                if needed.key not in seen:
+                    seen.add(needed.key)
+                    yield needed
+        yield self
