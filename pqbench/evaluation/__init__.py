@@ -1,0 +1,1 @@
+"""From images to numbers: features, distances, intervals, and the protocol that decides them."""

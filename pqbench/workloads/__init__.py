@@ -1,0 +1,1 @@
+"""Workloads: what is compressed and judged, and how the bundled ones were made."""
