@@ -137,15 +137,15 @@ class QuantizedLayer(nn.Module):
             zero = per_channel(self.weight_zero, self.codes)
             self.weight = grid.dequantize(self.codes.float(), scale, zero)
 
-    def operate(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The layer's arithmetic with the given weight: for training code that brings its own."""
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's arithmetic with the given weight and bias: for training code that brings its own."""
         if self.operation == "Linear":
-            return F.linear(x, weight, self.bias)
+            return F.linear(x, weight, bias)
         function = F.conv2d if self.operation == "Conv2d" else F.conv1d
-        return cast(Tensor, function(x, weight, self.bias, **self.convolution))  # type: ignore[operator]
+        return cast(Tensor, function(x, weight, bias, **self.convolution))  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.operate(self.activation(x), self.weight)
+        return self.operate(self.activation(x), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.operation}, w_bits={self.w_bits}, shape={tuple(self.codes.shape)}"

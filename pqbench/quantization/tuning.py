@@ -1,0 +1,148 @@
+"""Tunable layers: a quantized layer taken apart for training, and put together again as integers.
+
+`tune(net)` replaces every `QuantizedLayer` by a `TunableLayer`, whose forward goes through the same grids but passes
+gradients to a float copy of the weight, to the step sizes and to the bias; `settle(net)` freezes the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.methods.precision import FULL_PRECISION_BITS
+from pqbench.quantization.grid import Grid, per_channel
+from pqbench.quantization.layers import QuantizedLayer, quantized_layers, replace_module
+from pqbench.quantization.learned_step import learned_fake_quantize, round_straight_through
+
+
+class TunableLayer(nn.Module):
+    """A quantized layer whose weight, step sizes, zero-point and bias can be trained.
+
+    Step sizes are s = s_0 exp(theta): Adam's steps on theta are relative changes, so one learning rate fits scales of any
+    magnitude, and a scale cannot become negative.
+
+    weight          (out, in, ...) float32, the latent weight
+    weight_theta    (out,) log change of the weight step sizes
+    input_theta     () log change of the activation step size
+    input_zero      () latent zero-point of the activation grid (rounded straight-through)
+    weight_blend    None, or (grid, share): the weight is `share` x this layer's grid + (1 - share) x the other grid
+    """
+
+    weight_scale: Tensor
+    weight_zero: Tensor
+    input_scale: Tensor
+
+    def __init__(self, layer: QuantizedLayer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.weight = nn.Parameter(layer.weight.detach().clone())
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.register_buffer("weight_scale", layer.weight_scale.clone())
+        self.register_buffer("weight_zero", layer.weight_zero.float())
+        self.weight_theta = nn.Parameter(torch.zeros_like(layer.weight_scale))
+        self.register_buffer("input_scale", layer.activation.scale.clone())
+        self.input_theta = nn.Parameter(torch.zeros(()))
+        self.input_zero = nn.Parameter(layer.activation.zero_point.float().clone())
+        self.w_bits = layer.w_bits
+        self.a_bits = layer.activation.bits
+        self.weight_blend: tuple[Grid, Tensor, float] | None = None
+
+    @property
+    def weight_grid(self) -> Grid | None:
+        """The weights' grid at the current width, or None in full precision."""
+        if self.w_bits == FULL_PRECISION_BITS:
+            return None
+        return Grid(self.w_bits, self.layer.w_symmetric)
+
+    @property
+    def input_grid(self) -> Grid | None:
+        """The activations' grid at the current width, or None in full precision."""
+        if self.a_bits == FULL_PRECISION_BITS:
+            return None
+        return Grid(self.a_bits, self.layer.activation.symmetric)
+
+    def weight_step(self) -> Tensor:
+        """The weight step sizes, (out,)."""
+        return self.weight_scale * self.weight_theta.exp()
+
+    def input_step(self) -> Tensor:
+        """The activation step size, ()."""
+        return self.input_scale * self.input_theta.exp()
+
+    def set_weight_grid(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
+        """Start the weight grid anew at another width; scale and zero-point (out,)."""
+        self.w_bits = bits
+        self.weight_scale = scale.detach().float().clone()
+        self.weight_theta.data.zero_()
+        self.weight_zero = zero_point.detach().float().clone()
+
+    def set_input_grid(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
+        """Start the activation grid anew at another width."""
+        self.a_bits = bits
+        self.input_scale = scale.detach().reshape(()).float().clone()
+        self.input_theta.data.zero_()
+        self.input_zero.data = zero_point.detach().reshape(()).float().clone()
+
+    def quantized_weight(self) -> Tensor:
+        """The weight as the layer uses it, with gradients."""
+        grid = self.weight_grid
+        if grid is None:
+            return self.weight
+        zero = per_channel(self.weight_zero, self.weight)
+        weight = learned_fake_quantize(self.weight, per_channel(self.weight_step(), self.weight), zero, grid)
+        if self.weight_blend is None:
+            return weight
+        other, scale, share = self.weight_blend
+        return share * weight + (1 - share) * learned_fake_quantize(
+            self.weight, per_channel(scale, self.weight), zero, other
+        )
+
+    def quantized_input(self, x: Tensor) -> Tensor:
+        """The input as the layer uses it, with gradients."""
+        grid = self.input_grid
+        if grid is None:
+            return x
+        zero = round_straight_through(self.input_zero.clamp(grid.low, grid.high))
+        return learned_fake_quantize(x, self.input_step(), zero, grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer.operate(self.quantized_input(x), self.quantized_weight(), self.bias)
+
+    @torch.no_grad()
+    def settled(self) -> QuantizedLayer:
+        """The frozen layer with the trained values."""
+        layer = self.layer
+        layer.w_bits = self.w_bits
+        layer.activation.bits = self.a_bits
+        grid = self.input_grid
+        if grid is not None:
+            zero = torch.round(self.input_zero.clamp(grid.low, grid.high))
+            layer.activation.set(self.input_step(), zero)
+        if self.bias is not None:
+            layer.bias = self.bias.detach().clone()
+        layer.freeze(self.weight, self.weight_step(), self.weight_zero)
+        return layer
+
+
+def tunable_layers(net: nn.Module) -> Iterator[tuple[str, TunableLayer]]:
+    """The tunable layers of a net with their names."""
+    for name, module in net.named_modules():
+        if isinstance(module, TunableLayer):
+            yield name, module
+
+
+def tune(net: nn.Module) -> dict[str, TunableLayer]:
+    """Replace the quantized layers of `net` by tunable ones, in place."""
+    made = {name: TunableLayer(layer) for name, layer in list(quantized_layers(net))}
+    for name, layer in made.items():
+        replace_module(net, name, layer)
+    return made
+
+
+def settle(net: nn.Module) -> nn.Module:
+    """Freeze the tunable layers of `net` again, in place."""
+    for name, layer in list(tunable_layers(net)):
+        replace_module(net, name, layer.settled())
+    return net
