@@ -13,7 +13,8 @@ Status = Literal["ok", "failed", "skipped"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no infinity (the PSNR of a picture to itself): written as the text "Infinity", it reads back as a float.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Metric(_Frozen):

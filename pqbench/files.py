@@ -1,0 +1,70 @@
+"""Files that are whole or not there: written beside their place, forced to disk, then renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pqbench.errors import UserError
+
+TEMPORARY_SUFFIX = ".partial"
+"""How files end that a killed run may leave behind; nothing ever reads them."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content`: a reader, or the next run after a kill, sees the old file or the new one.
+
+    Makes the folders it needs. Raises `UserError` when the disk is full.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with saying_when_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        force_to_disk(path.parent)
+
+
+def force_to_disk(folder: Path) -> None:
+    """Make the names in `folder` (a rename, a new file) survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def saying_when_full(path: Path) -> Iterator[None]:
+    """Turn "no space left" into a sentence for the user; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UserError(
+            f"No space left while writing {path}. Nothing already computed is lost: free some space and give the same "
+            "command again; it goes on from here."
+        ) from None
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it; mkstemp ignores it and makes files that nobody else may read.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
