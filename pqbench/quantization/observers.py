@@ -1,0 +1,142 @@
+"""Observers: statistics of a layer's input over a calibration set, in memory that does not grow with the set.
+
+An observer is shown one batch after another and in the end gives a scale and a zero-point. Which range of the values
+those should cover is left to a `RangeRule`: any function of `pqbench.quantization.ranges`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pqbench.errors import UserError
+from pqbench.quantization.grid import Grid
+
+RangeRule = Callable[[Tensor, Grid], tuple[Tensor, Tensor]]
+"""Values (C, N) and a grid -> scale (C,) float32 and zero-point (C,) int32."""
+
+RESERVOIR_VALUES = 16_384
+"""Values that `Reservoir` keeps of a layer's input: the 0.1 % tail of them is still 16 values."""
+
+
+class Observer(ABC):
+    """Watches one tensor, the input of one layer."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    @abstractmethod
+    def update(self, x: Tensor) -> None:
+        """Take note of one batch, of any shape."""
+
+    @abstractmethod
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """Scale (1,) float32 and zero-point (1,) int32 for what was seen so far.
+
+        Raises `UserError` when nothing was, or when it was not finite.
+        """
+
+
+ObserverFactory = Callable[[Grid], Observer]
+"""Makes the observer of one layer from the grid of its input."""
+
+
+class MinMax(Observer):
+    """Covers everything that was seen."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self._seen: Tensor | None = None
+
+    @property
+    def ends(self) -> Tensor:
+        """The smallest and the largest value, (2,)."""
+        return _required(self._seen)
+
+    def update(self, x: Tensor) -> None:
+        """Widen the range to the batch's extremes."""
+        ends = _extremes(x)
+        if self._seen is not None:
+            ends = torch.stack([torch.minimum(self._seen[0], ends[0]), torch.maximum(self._seen[1], ends[1])])
+        self._seen = ends
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """The grid over the range."""
+        return self.grid.parameters(self.ends[:1], self.ends[1:])
+
+
+class MovingAverage(Observer):
+    """Applies a range rule to each batch and keeps moving averages of the two ends it chooses.
+
+    end <- (1 - momentum) end + momentum end(batch); the first batch starts the average. With `ranges.minmax` this is
+    the usual moving min-max.
+    """
+
+    def __init__(self, grid: Grid, rule: RangeRule, momentum: float = 0.1) -> None:
+        super().__init__(grid)
+        self._rule = rule
+        self._momentum = momentum
+        self._ends: Tensor | None = None
+
+    def update(self, x: Tensor) -> None:
+        """Move both ends towards the batch's."""
+        scale, zero = self._rule(x.detach().reshape(1, -1), self.grid)
+        codes = torch.tensor([self.grid.low, self.grid.high], device=scale.device)
+        ends = self.grid.dequantize(codes, scale, zero)
+        self._ends = ends if self._ends is None else torch.lerp(self._ends, ends, self._momentum)
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """The grid over the averaged range."""
+        ends = _required(self._ends)
+        return self.grid.parameters(ends[:1], ends[1:])
+
+
+class Reservoir(Observer):
+    """Applies a range rule once, to a bounded random sample of all the values that were seen.
+
+    Every slot of the sample is an independent uniform draw from everything seen so far: a batch of m values after n
+    others takes each slot over with probability m / (n + m). The true extremes are added, so that the range the rule
+    starts from is the whole one.
+    """
+
+    def __init__(self, grid: Grid, rule: RangeRule, generator: torch.Generator, size: int = RESERVOIR_VALUES) -> None:
+        super().__init__(grid)
+        self._rule = rule
+        self._generator = generator
+        self._extremes = MinMax(grid)
+        self._values: Tensor | None = None
+        self._size = size
+        self._count = 0
+
+    def update(self, x: Tensor) -> None:
+        """Let the batch's values take over their share of the slots."""
+        self._extremes.update(x)
+        flat = x.detach().reshape(-1)
+        self._count += len(flat)
+        drawn = flat[torch.randint(len(flat), (self._size,), generator=self._generator).to(flat.device)]
+        if self._values is None:
+            self._values = drawn
+            return
+        taken = torch.rand(self._size, generator=self._generator) < len(flat) / self._count
+        self._values = torch.where(taken.to(flat.device), drawn, self._values)
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """What the rule makes of the sample."""
+        values = _required(self._values)
+        return self._rule(torch.cat([values, self._extremes.ends]).reshape(1, -1), self.grid)
+
+
+def _extremes(x: Tensor) -> Tensor:
+    ends = torch.stack(torch.aminmax(x.detach()))
+    if not torch.isfinite(ends).all():
+        raise UserError("A layer's input is NaN or infinite on the calibration set: check the set and the net.")
+    return ends
+
+
+def _required(values: Tensor | None) -> Tensor:
+    if values is None:
+        raise UserError("A layer saw no calibration sample, so its input has no range: the net did not run it.")
+    return values
