@@ -7,14 +7,16 @@ quantized once: a frozen layer keeps the values that its codes stand for and use
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pqbench.errors import UserError
 from pqbench.methods.precision import FULL_PRECISION_BITS
 from pqbench.quantization.grid import Grid, per_channel
+from pqbench.quantization.learned_step import learned_fake_quantize
 
 QUANTIZABLE = (nn.Conv2d, nn.Conv1d, nn.Linear)
 Quantizable = nn.Conv2d | nn.Conv1d | nn.Linear
@@ -25,7 +27,7 @@ class ActivationQuantizer(nn.Module):
 
     scale        () float32
     zero_point   () int32
-    At 32 bits it passes its input through.
+    At 32 bits it passes its input through. Gradients reach the input straight-through, within the grid's range.
     """
 
     scale: Tensor
@@ -46,30 +48,42 @@ class ActivationQuantizer(nn.Module):
         return Grid(self.bits, self.symmetric)
 
     def set(self, scale: Tensor, zero_point: Tensor) -> None:
-        """Take over a scale and a zero-point, each of one element."""
+        """Take over a scale and a zero-point, each of one element.
+
+        Raises `UserError` when the grid cannot have them (a scale that is NaN, a zero-point out of range).
+        """
+        if self.grid is not None:
+            self.grid.require(scale, zero_point)
         self.scale = scale.detach().reshape(()).float().clone()
         self.zero_point = zero_point.detach().reshape(()).to(torch.int32).clone()
 
     def forward(self, x: Tensor) -> Tensor:
+        """`x` on the grid, of the same shape."""
         grid = self.grid
         if grid is None:
             return x
-        # torch's fused kernel: the same grid as Grid.fake_quantize in one pass over memory.
-        return torch.fake_quantize_per_tensor_affine(
-            x, self.scale, self.zero_point, grid.low, grid.high
-        )
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            # One operation that exporters recognise; it is too slow (and blind to NaN) to be run.
+            return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, grid.low, grid.high)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return learned_fake_quantize(x, self.scale, self.zero_point.float(), grid)
+        return grid.fake_quantize(x, self.scale, self.zero_point)
 
     def extra_repr(self) -> str:
+        """What `print(net)` says about it."""
         return f"bits={self.bits}, symmetric={self.symmetric}"
 
 
 class QuantizedLayer(nn.Module):
     """A Conv2d, Conv1d or Linear whose weights are integers, one scale an output channel.
 
-    codes          (out, in, ...) int8: the stored integers, minus `code_offset`
+    codes          (out, in, ...) the stored integers: int8 on a symmetric grid, uint8 on an asymmetric one
     weight_scale   (out,) float32
     weight_zero    (out,) int32
-    weight         (out, in, ...) float32: what the codes stand for (derived, never stored)
+    weight         (out, in, ...) float32: what the codes stand for (derived, and no part of the state)
+    At 32 bits the float weight is the state, and codes, scales and zero-points mean nothing.
+
+    Raises `UserError` for a convolution that pads with anything but zeros.
     """
 
     codes: Tensor
@@ -78,27 +92,37 @@ class QuantizedLayer(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, layer: Quantizable, w_bits: int, a_bits: int, w_symmetric: bool = True) -> None:
+    def __init__(
+        self,
+        layer: Quantizable,
+        w_bits: int,
+        a_bits: int,
+        w_symmetric: bool = True,
+        a_symmetric: bool = False,
+    ) -> None:
         super().__init__()
-        if isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.padding_mode != "zeros":
-            from pqbench.errors import UserError
-
-            raise UserError(f"A convolution with {layer.padding_mode} padding cannot be quantized yet.")
         self.w_bits = w_bits
         self.w_symmetric = w_symmetric
-        self.activation = ActivationQuantizer(a_bits)
+        self.activation = ActivationQuantizer(a_bits, a_symmetric)
         self._take_shape(layer)
-        weight = layer.weight.detach().float().clone()
-        self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int16))
-        self.register_buffer("weight_scale", torch.ones(len(weight)))
-        self.register_buffer("weight_zero", torch.zeros(len(weight), dtype=torch.int32))
+        weight, grid = layer.weight.detach(), self.grid
+        ones = torch.ones(len(weight), device=weight.device)
+        self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int8 if grid is None else grid.dtype))
+        self.register_buffer("weight_scale", ones)
+        self.register_buffer("weight_zero", torch.zeros_like(ones, dtype=torch.int32))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.register_buffer("weight", weight.float().clone())
+        self._choose_state()
+        self.register_load_state_dict_post_hook(_restore)  # type: ignore[no-untyped-call]
 
     def _take_shape(self, layer: Quantizable) -> None:
-        self.operation = type(layer).__name__
-        self.convolution: dict[str, object] = {}
+        self.operation = operation_of(layer)
+        self.convolution: dict[str, Any] = {}
         if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+            if layer.padding_mode != "zeros":
+                raise UserError(
+                    f"A convolution with {layer.padding_mode} padding cannot be quantized yet: exempt it by its name."
+                )
             self.convolution = {
                 "stride": layer.stride,
                 "padding": layer.padding,
@@ -116,18 +140,30 @@ class QuantizedLayer(nn.Module):
     def freeze(self, weight: Tensor, scale: Tensor, zero_point: Tensor) -> None:
         """Quantize `weight` (float, nearest grid point) and keep the integers.
 
-        scale, zero_point: (out,). A weight that already lies on the grid is kept exactly. At 32 bits the float weight is
-        kept as it is.
+        scale, zero_point: (out,). A weight that already lies on the grid is kept exactly. At 32 bits the float weight
+        is kept as it is. Raises `UserError` for NaN or infinite weights and for scales and zero-points that the grid
+        cannot have.
         """
-        grid = self.grid
+        if not bool(torch.isfinite(weight).all()):
+            raise UserError("A layer's weights are NaN or infinite: the method that made them has diverged.")
+        weight, grid = weight.detach().float(), self.grid
         if grid is None:
-            self.weight = weight.detach().float().clone()
-            return
-        self.weight_scale = scale.detach().float().clone()
-        self.weight_zero = zero_point.detach().to(torch.int32).clone()
-        columns = per_channel(self.weight_scale, weight), per_channel(self.weight_zero, weight)
-        self.codes = grid.quantize(weight.detach().float(), *columns).to(torch.int16)
+            self.weight = weight.clone()
+        else:
+            grid.require(scale, zero_point)
+            self.weight_scale = scale.detach().float().clone()
+            self.weight_zero = zero_point.detach().to(torch.int32).clone()
+            columns = per_channel(self.weight_scale, weight), per_channel(self.weight_zero, weight)
+            self.codes = grid.quantize(weight, *columns).to(grid.dtype)
+        self._choose_state()
         self.restore()
+
+    def _choose_state(self) -> None:
+        """Keep in the state what is stored, integers or (at 32 bits) the float weight, and leave out the rest."""
+        quantized = self.grid is not None
+        for name in ("codes", "weight_scale", "weight_zero"):
+            self.register_buffer(name, getattr(self, name), persistent=quantized)
+        self.register_buffer("weight", self.weight, persistent=not quantized)
 
     def restore(self) -> None:
         """Derive `weight` from the codes."""
@@ -135,20 +171,33 @@ class QuantizedLayer(nn.Module):
         if grid is not None:
             scale = per_channel(self.weight_scale, self.codes)
             zero = per_channel(self.weight_zero, self.codes)
-            self.weight = grid.dequantize(self.codes.float(), scale, zero)
+            self.weight = grid.dequantize(self.codes, scale, zero)
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's arithmetic with the given weight and bias: for training code that brings its own."""
         if self.operation == "Linear":
             return F.linear(x, weight, bias)
-        function = F.conv2d if self.operation == "Conv2d" else F.conv1d
-        return cast(Tensor, function(x, weight, bias, **self.convolution))  # type: ignore[operator]
+        if self.operation == "Conv1d":
+            return F.conv1d(x, weight, bias, **self.convolution)
+        return F.conv2d(x, weight, bias, **self.convolution)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer's output on its quantized input."""
         return self.operate(self.activation(x), self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        return f"{self.operation}, w_bits={self.w_bits}, shape={tuple(self.codes.shape)}"
+        """What `print(net)` says about it."""
+        return f"{self.operation}, w_bits={self.w_bits}, shape={tuple(self.weight.shape)}"
+
+
+def _restore(layer: nn.Module, _incompatible_keys: object) -> None:
+    assert isinstance(layer, QuantizedLayer)
+    layer.restore()
+
+
+def operation_of(layer: Quantizable) -> str:
+    """The operation that a layer is, also when its class is a subclass: `Conv2d`, `Conv1d` or `Linear`."""
+    return next(kind.__name__ for kind in QUANTIZABLE if isinstance(layer, kind))
 
 
 def quantized_layers(net: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
@@ -167,8 +216,4 @@ def quantizable_layers(net: nn.Module) -> Iterator[tuple[str, Quantizable]]:
 
 def replace_module(net: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` in the place of the submodule `name` (dotted)."""
-    parent_name, _, child = name.rpartition(".")
-    parent = net.get_submodule(parent_name)
-    setattr(parent, child, new) if not isinstance(parent, nn.ModuleList) else parent.__setitem__(
-        int(child), new
-    )
+    net.set_submodule(name, new)

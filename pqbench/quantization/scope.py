@@ -1,4 +1,4 @@
-"""Which layers of a denoiser are quantized, and to how many bits: chosen once, by patterns, and kept with the result."""
+"""Which layers of a denoiser are quantized, and to how many bits: chosen once, by patterns, kept with the result."""
 
 from __future__ import annotations
 
@@ -33,6 +33,38 @@ def execution_order(net: nn.Module, run: Callable[[], object]) -> list[str]:
     return order
 
 
+def first_and_last(net: nn.Module, example: tuple[Tensor, Tensor]) -> tuple[str, str]:
+    """Names of the first layer that reads x_t and of the last layer: the denoiser's two ends.
+
+    A time embedding usually runs before anything reads x_t, so the first layer in execution is not the input layer.
+    Which layers depend on x_t is seen by following its gradient. Raises `UserError` when none does.
+    """
+    readers: list[str] = []
+    hooks = []
+    for name, layer in quantizable_layers(net):
+
+        def note(_module: nn.Module, inputs: tuple[object, ...], _name: str = name) -> None:
+            if any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
+                readers.append(_name)
+
+        hooks.append(layer.register_forward_pre_hook(note))
+    # Without this, everything after a trainable weight would seem to depend on x_t.
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with torch.enable_grad():
+            net(example[0].detach().clone().requires_grad_(), example[1])
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for hook in hooks:
+            hook.remove()
+    if not readers:
+        raise UserError("No Conv2d, Conv1d or Linear layer of the net reads x_t: it has no input layer to keep wider.")
+    return readers[0], readers[-1]
+
+
 def quantize_layers(
     net: nn.Module,
     precision: Precision,
@@ -45,8 +77,8 @@ def quantize_layers(
     """Replace the layers of `net` by `QuantizedLayer`s, in place; their grids are still to be set.
 
     example    (x_t, t) with which the net is run once, to learn the order of its layers
-    end_bits   bits of the first and the last executed layer, weights and input alike (never below `precision`);
-               None keeps them at `precision`
+    end_bits   bits of the layer that reads x_t and of the last layer, weights and input alike (never below
+               `precision`); None keeps them at `precision`
     exempt     shell patterns of layer names that stay in full precision
 
     Returns the names of the quantized layers in the order of execution. Raises `UserError` when a pattern matches no
@@ -57,7 +89,7 @@ def quantize_layers(
     chosen = [name for name in order if name not in left_out]
     if not chosen:
         raise UserError("Nothing is left to quantize: the net has no Conv2d, Conv1d or Linear layer in scope.")
-    ends = {order[0], order[-1]} if end_bits is not None else set()
+    ends = set() if end_bits is None else set(first_and_last(net, example))
     for name in chosen:
         w, a = precision.w, precision.a
         if name in ends:
