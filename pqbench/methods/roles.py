@@ -1,0 +1,88 @@
+"""Which component plays which role in a method: the method's own choice, and the user's."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from pqbench.contracts.component import Kind
+from pqbench.contracts.distiller import Distiller
+from pqbench.contracts.method import Method
+from pqbench.errors import UserError
+from pqbench.registry import Registered, Registry
+
+Role = Literal["calibration", "quantizer", "distiller", "distiller_calibration"]
+ROLES: Final[tuple[Role, ...]] = typing.get_args(Role)
+KIND_OF_ROLE: Final[Mapping[Role, Kind]] = {
+    "calibration": "calibration",
+    "quantizer": "quantizer",
+    "distiller": "distiller",
+    "distiller_calibration": "calibration",
+}
+NONE: Final = "none"
+"""What users write to remove a component."""
+
+Choice = dict[Role, Registered[Any]]
+"""The components of a method; a role that nothing plays is absent."""
+
+
+def published_choice(method: type[Method], registry: Registry) -> Choice:
+    """The components that the method itself names."""
+    names: dict[Role, str] = {
+        "calibration": method.calibration,
+        "quantizer": method.quantizer,
+        "distiller": method.distiller,
+    }
+    choice = _find(names, registry)
+    sampler = str(method.settings.get("distiller_calibration", "")) or _own_calibration(choice)
+    return choice | _find({"distiller_calibration": sampler}, registry)
+
+
+def user_choice(label: str, published: Choice, wanted: Mapping[Role, str], registry: Registry) -> Choice:
+    """The published components with those in `wanted` (role -> name or `none`) put in their place.
+
+    A calibration sampler leaves together with the component that it serves, and a distiller brings its own.
+    Raises `UserError` for a combination that cannot work.
+    """
+    choice = dict(published)
+    if "distiller" in wanted:
+        choice.pop("distiller_calibration", None)
+    for role in wanted:
+        choice.pop(role, None)
+    choice |= _find({role: name for role, name in wanted.items() if name != NONE}, registry)
+    if "distiller" in wanted and "distiller_calibration" not in wanted:
+        choice |= _find({"distiller_calibration": _own_calibration(choice)}, registry)
+    _refuse_idle_sampler(label, "calibration", "quantizer", choice, wanted)
+    _refuse_idle_sampler(label, "distiller_calibration", "distiller", choice, wanted)
+    if "quantizer" in choice and "calibration" not in choice:
+        _missing_sampler(label, "quantizer", "calibration", choice, registry)
+    if _own_calibration(choice) and "distiller_calibration" not in choice:
+        _missing_sampler(label, "distiller", "distiller_calibration", choice, registry)
+    return choice
+
+
+def _find(names: Mapping[Role, str], registry: Registry) -> Choice:
+    return {role: registry.find(typing.cast(Any, KIND_OF_ROLE[role]), name) for role, name in names.items() if name}
+
+
+def _own_calibration(choice: Choice) -> str:
+    """The sampler that the chosen distiller names; empty if it needs none or there is no distiller."""
+    distiller: type[Distiller] | None = choice["distiller"].component if "distiller" in choice else None
+    return distiller.calibration if distiller is not None else ""
+
+
+def _refuse_idle_sampler(label: str, sampler: Role, served: Role, choice: Choice, wanted: Mapping[Role, str]) -> None:
+    """Drop a sampler that serves nothing; refuse one that the user asked for."""
+    if served in choice or sampler not in choice:
+        return
+    if sampler in wanted:
+        raise UserError(f"{label}: {sampler}={wanted[sampler]} is of no use, because there is no {served}.")
+    del choice[sampler]
+
+
+def _missing_sampler(label: str, served: Role, sampler: Role, choice: Choice, registry: Registry) -> None:
+    known = ", ".join(registry.names("calibration")) or "none is installed"
+    raise UserError(
+        f"{label}: the {served} {choice[served].name} needs a calibration set: give {sampler}=NAME, one of: {known}."
+    )

@@ -1,0 +1,134 @@
+"""The facts that a component declares about itself, checked when it is registered.
+
+Contracts are imported inside the functions: by the time a plugin is checked, it has imported them itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final
+
+from pqbench.errors import UserError
+
+if TYPE_CHECKING:
+    from pqbench.contracts import Kind
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+RESERVED_NAMES: Final = frozenset({"none"})
+"""`quantizer=none` removes the component, so no component can be called that."""
+RESERVED_PARAMETERS: Final = frozenset({"w", "a", "calibration", "quantizer", "distiller", "distiller_calibration"})
+"""Keys of `name[key=value]` that mean the precision or a component."""
+
+
+def problems(kind: Kind, candidate: object) -> list[str]:
+    """Everything that keeps `candidate` from being a component of this kind, one clause each; empty when it is one."""
+    contract = _contracts()[kind]
+    if not (inspect.isclass(candidate) and issubclass(candidate, contract)):
+        return [f"it is not a subclass of pqbench.contracts.{contract.__name__}"]
+    checks: list[Callable[[Any], Iterator[str]]] = [_identity, _texts, _shape, _parameters]
+    if kind == "method":
+        checks.append(_method)
+    if kind == "distiller":
+        checks.append(_distiller)
+    return [problem for check in checks for problem in check(candidate)]
+
+
+def _contracts() -> dict[Kind, type]:
+    from pqbench import contracts
+
+    return {
+        "workload": contracts.Workload,
+        "calibration": contracts.CalibrationSampler,
+        "quantizer": contracts.Quantizer,
+        "distiller": contracts.Distiller,
+        "engine": contracts.Engine,
+        "method": contracts.Method,
+    }
+
+
+def _identity(component: Any) -> Iterator[str]:
+    from pqbench.contracts import API_VERSION
+
+    name = getattr(component, "name", None)
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        yield f"its name is {name!r}, but names are lower case letters, digits, _ and -"
+    elif name in RESERVED_NAMES:
+        yield f"the name {name!r} is reserved"
+    if component.api_version != API_VERSION:
+        yield (
+            f"it is made for version {component.api_version} of the plugin API and this pqbench has version "
+            f"{API_VERSION}: install versions that belong together"
+        )
+
+
+def _texts(component: Any) -> Iterator[str]:
+    if not isinstance(component.summary, str) or "\n" in component.summary:
+        yield "its summary is not one line of text"
+    for fact in ("references", "deviations", "devices"):
+        value = getattr(component, fact)
+        # A lone string is also a sequence of strings; forgetting the comma of a tuple is the usual slip.
+        if isinstance(value, str) or not all(isinstance(text, str) for text in _sequence(value)):
+            yield f"its {fact} are not a tuple of strings"
+
+
+def _shape(component: Any) -> Iterator[str]:
+    if inspect.isabstract(component):
+        yield "it does not define " + ", ".join(sorted(component.__abstractmethods__))
+    # A method holds no code and is never instantiated, so it need not be a dataclass unless it wants to be.
+    own = vars(component).get("__dataclass_params__")
+    if own is None and component.kind == "method":
+        return
+    if own is None or not own.frozen:
+        yield "it is not a frozen dataclass: put @dataclass(frozen=True) above the class"
+
+
+def _parameters(component: Any) -> Iterator[str]:
+    from pqbench.contracts import parameters_of
+
+    try:
+        declared = parameters_of(component)
+    except NameError as error:
+        yield f"the type of a parameter cannot be resolved ({error})"
+        return
+    if dataclasses.is_dataclass(component):
+        fields = {field.name for field in dataclasses.fields(component)}
+        for name in sorted(fields - {parameter.name for parameter in declared}):
+            yield f"its field {name} is not declared with pqbench.contracts.parameter"
+    for parameter in declared:
+        if parameter.name in RESERVED_PARAMETERS:
+            yield f"its parameter {parameter.name} has a name that means something else in name[key=value]"
+        if parameter.type not in (bool, int, float, str):
+            yield f"its parameter {parameter.name} is annotated as {parameter.type}: use bool, int, float or str"
+            continue
+        for budget, default in parameter.defaults.items():
+            try:
+                parameter.parse(default, component.name)
+            except UserError:
+                yield f"its parameter {parameter.name} is {default} at budget {budget}, not {parameter.describe()}"
+
+
+def _method(component: Any) -> Iterator[str]:
+    from pqbench.contracts import Precision
+
+    if not isinstance(component.precision, Precision):
+        yield "its precision is not a pqbench.contracts.Precision"
+    for role in ("calibration", "quantizer", "distiller"):
+        if not isinstance(getattr(component, role), str):
+            yield f"its {role} is not the name of a component"
+    settings = component.settings
+    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+        yield "its settings are not a mapping from parameter names"
+
+
+def _distiller(component: Any) -> Iterator[str]:
+    share = component.step_share
+    if not isinstance(share, Fraction) or not 0 < share <= 1:
+        yield f"its step_share is {share!r}, not a Fraction above 0 and up to 1"
+
+
+def _sequence(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, None)
