@@ -1,0 +1,1 @@
+"""Tables and figures, made from a run's manifest and records alone: nothing is computed again."""

@@ -1,0 +1,47 @@
+"""Breaking a table that is wider than its place into blocks of columns that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pqbench.report.table import ARROWS, Cell, Column, Section
+
+GAP = 2
+"""Characters between two columns."""
+
+
+def blocks(section: Section, width: int) -> Iterator[tuple[int, ...]]:
+    """Column numbers of each block, at most `width` characters wide where possible.
+
+    Every block starts with the columns that name the row.
+    """
+    names = [i for i, column in enumerate(section.columns) if column.is_name]
+    block = list(names)
+    for position in range(len(section.columns)):
+        if position in names:
+            continue
+        if len(block) > len(names) and _width(section, [*block, position]) > width:
+            yield tuple(block)
+            block = list(names)
+        block.append(position)
+    yield tuple(block)
+
+
+def heading_lines(column: Column) -> tuple[str, ...]:
+    """Group, title and unit, each on lines of its own: ("openvino", "batch 1", "latency ↓", "ms/image")."""
+    group = column.group.split(", ") if column.group else []
+    return (*group, f"{column.title} {ARROWS[column.direction]}".rstrip(), column.unit)
+
+
+def shown_length(cell: Cell) -> int:
+    """Characters of a cell with the marks of its footnotes."""
+    return len(cell.text) + len(",".join(map(str, cell.notes)))
+
+
+def _width(section: Section, block: Sequence[int]) -> int:
+    return sum(_column_width(section, i) for i in block) + GAP * (len(block) - 1)
+
+
+def _column_width(section: Section, position: int) -> int:
+    headings = map(len, heading_lines(section.columns[position]))
+    return max(*headings, *(shown_length(row[position]) for row in section.rows))

@@ -1,0 +1,102 @@
+"""What stands under a section of the table: under which protocol its numbers were made, and how to read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from pqbench.bench.records import Manifest, Record
+from pqbench.report.estimates import Estimate
+from pqbench.report.rows import Group
+
+HASH = re.compile(r"[0-9a-f]{40,}")
+HASH_SHOWN = 12
+
+
+def caption(group: Group, manifest: Manifest, distance: str) -> Iterator[str]:
+    """The lines under one section."""
+    yield _quality(group, manifest, distance)
+    yield from _protocol_lines(group, manifest)
+    yield from _verdict(group, distance)
+    yield from _reading(group)
+
+
+def _quality(group: Group, manifest: Manifest, distance: str) -> str:
+    seeds = ", ".join(map(str, sorted({record.seed for record in group.records})))
+    counts = sorted({r.metrics["fd"].n for r in group.records if "fd" in r.metrics})
+    n = f", n = {' and '.join(map(str, counts))} images" if counts else ""
+    extractor = _extractor(group, manifest)
+    judged = f"; {distance}: Frechet distance of the features of {extractor}" if extractor else ""
+    protocol = group.protocol or "none (nothing was measured)"
+    return f"Protocol {protocol}: budget {group.budget}{n}, seeds {seeds}{judged}."
+
+
+def _extractor(group: Group, manifest: Manifest) -> str:
+    """The extractor's name and hash, from the protocol that fixes it, else from the workload."""
+    for facts in (manifest.protocols.get(group.protocol, {}), manifest.workload):
+        extractor = facts.get("extractor")
+        if isinstance(extractor, Mapping):
+            return ", ".join(str(v) if key == "name" else f"{key} {_shown(v)}" for key, v in extractor.items())
+        if extractor:
+            sha256 = facts.get("extractor_sha256")
+            return f"{extractor} (sha256 {_shown(sha256)})" if sha256 else _shown(extractor)
+    return ""
+
+
+def _protocol_lines(group: Group, manifest: Manifest) -> Iterator[str]:
+    """Everything that each protocol in the section fixes."""
+    used = dict.fromkeys(m.protocol for record in group.records for m in record.metrics.values())
+    for protocol in used:
+        facts = ", ".join(f"{key} {_shown(value)}" for key, value in _flat(manifest.protocols.get(protocol, {})))
+        if facts:
+            yield f"Protocol {protocol} fixes: {facts}."
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return HASH.sub(lambda match: match[0][:HASH_SHOWN] + "…", value)
+    if isinstance(value, Sequence):
+        return " ".join(map(_shown, value))
+    return str(value)
+
+
+def _verdict(group: Group, distance: str) -> Iterator[str]:
+    """The rows in order of their distance, with what the intervals say about neighbours."""
+    found = [(row.estimate("fd", group.protocol), f"{row.label} {row.precision}") for row in group.rows]
+    ranked = sorted(((e, name) for e, name in found if e is not None), key=lambda each: each[0].value)
+    if len(ranked) > 1:
+        words = [ranked[0][1]]
+        for (better, _), (worse, name) in pairwise(ranked):
+            words += ["<" if better.surely_better_than(worse) else "≈", name]
+        yield f"By {distance} (a < b: a is better; a ≈ b: the intervals overlap, no evidence): {' '.join(words)}."
+
+
+def _reading(group: Group) -> Iterator[str]:
+    if any(_has_interval(row.estimate(name)) for row in group.rows for name in _metrics(row.finished)):
+        yield "Brackets: 95 % interval. The intervals of the other columns are in the JSON format."
+    if any(len(row.finished) > 1 for row in group.rows):
+        yield "Rows of several seeds: the mean over seeds, and Student's t interval of that mean."
+    yield (
+        "Bold: best of the compressed methods, only where its interval overlaps no other. – : not measured; a "
+        "simulation of quantization has no latency. Speed-up and size are against the full-precision row, speed-up on "
+        "the same engine."
+    )
+
+
+def _metrics(records: Sequence[Record]) -> Iterator[str]:
+    for record in records:
+        yield from record.metrics
+
+
+def _has_interval(estimate: Estimate | None) -> bool:
+    return estimate is not None and estimate.low is not None

@@ -1,0 +1,74 @@
+"""What has to be said about single rows: failures, layers that are not at the stated bits, deviations from papers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from pqbench.bench.records import Audit
+from pqbench.report.rows import Row
+
+LONGEST_LIST = 8
+
+
+class Footnotes:
+    """The footnotes of one section; a text that several rows need gets one number."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+
+    def numbers(self, texts: Iterator[str]) -> tuple[int, ...]:
+        """Numbers of the given texts, new ones where needed."""
+        return tuple(sorted(self._texts.setdefault(text, len(self._texts) + 1) for text in texts))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts, in the order of their numbers."""
+        return tuple(self._texts)
+
+
+def footnotes_of(row: Row) -> Iterator[str]:
+    """Everything that a reader of this row must know, failures first."""
+    yield from _unfinished(row)
+    audits = dict.fromkeys(r.audit.model_dump_json() for r in row.finished if r.audit is not None)
+    if row.precision.quantizes:
+        for audit in audits:
+            yield from _exempt(Audit.model_validate_json(audit))
+    yield from dict.fromkeys(_deviations(row))
+    yield from dict.fromkeys(note for record in row.records for note in record.notes)
+
+
+def _unfinished(row: Row) -> Iterator[str]:
+    reasons: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for record in row.records:
+        if record.status != "ok":
+            reasons[record.status, record.reason or "no reason was recorded"].append(record.seed)
+    for (status, reason), seeds in reasons.items():
+        where = f" (seed {_listed(seeds)})" if len(row.records) > 1 else ""
+        yield f"{row.label} {status}{where}: {reason}"
+
+
+def _exempt(audit: Audit) -> Iterator[str]:
+    if audit.full_precision_layers:
+        yield f"Weights in full precision: {_listed(audit.full_precision_layers)}."
+    by_precision: defaultdict[str, list[str]] = defaultdict(list)
+    for layer, precision in audit.wider_layers.items():
+        by_precision[precision].append(layer)
+    if by_precision:
+        lists = "; ".join(f"{_listed(layers)} at {precision}" for precision, layers in by_precision.items())
+        yield f"Not at the stated bits: {lists}."
+    if audit.full_precision_operations:
+        yield f"Operations in floating point: {_listed(audit.full_precision_operations)}."
+
+
+def _deviations(row: Row) -> Iterator[str]:
+    for record in row.records:
+        for component in record.components.values():
+            for deviation in component.get("deviations") or ():
+                yield f"{component.get('name', 'a component')} differs from its paper: {deviation}"
+
+
+def _listed(items: Sequence[object]) -> str:
+    shown = ", ".join(map(str, items[:LONGEST_LIST]))
+    rest = len(items) - LONGEST_LIST
+    return f"{shown} and {rest} more ({len(items)} in all, named in records.jsonl)" if rest > 0 else shown

@@ -1,0 +1,35 @@
+"""The table and its cells as one JSON document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pqbench.bench.records import SCHEMA_VERSION, Manifest, Record
+from pqbench.report.cells import flat_rows
+from pqbench.report.table import Table
+
+
+def json_document(table: Table, records: Iterable[Record], manifest: Manifest) -> str:
+    """`{"schema_version", "run", "table", "cells"}`; infinite values are the texts "Infinity" and "-Infinity"."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "run": manifest.model_dump(mode="json"),
+        "table": dataclasses.asdict(table),
+        "cells": flat_rows(records),
+    }
+    return json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    """The value without the numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

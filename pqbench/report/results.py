@@ -1,0 +1,103 @@
+"""From records to the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pqbench.bench.records import Manifest, Record
+from pqbench.report.caption import caption
+from pqbench.report.estimates import Estimate
+from pqbench.report.footnotes import Footnotes, footnotes_of
+from pqbench.report.measures import Measure, measures
+from pqbench.report.numbers import decimals, fixed
+from pqbench.report.rows import Group, Row, grouped
+from pqbench.report.table import Cell, Column, Section, Table
+
+NAMES = (
+    Column("method", "Method", align="left", is_name=True),
+    Column("precision", "Bits", "W/A"),
+    Column("steps", "Steps"),
+)
+
+
+def results_table(records: Iterable[Record], manifest: Manifest) -> Table:
+    """All results of a run, a section for each protocol of quality; full precision first in each.
+
+    Cells that differ in their seed alone are averaged. A failed cell keeps its row and says why in a footnote.
+    """
+    distance = distance_name(manifest)
+    sections = tuple(_section(group, manifest, distance) for group in grouped(records, manifest))
+    return Table(title=f"{manifest.workload.get('name', 'Results')}, budget {manifest.budget}", sections=sections)
+
+
+def distance_name(manifest: Manifest) -> str:
+    """What the workload calls its Frechet distance; FID is only what the workload itself calls so."""
+    return str(manifest.workload.get("distance") or "FD")
+
+
+def _section(group: Group, manifest: Manifest, distance: str) -> Section:
+    columns = measures(group, distance)
+    footnotes = Footnotes()
+    names = [_name_cells(row, footnotes.numbers(footnotes_of(row))) for row in group.rows]
+    numbers = [_column_cells(measure, group.rows) for measure in columns]
+    rows = [
+        _with_status(row, columns, (*name, *(column[i] for column in numbers)))
+        for i, (row, name) in enumerate(zip(group.rows, names, strict=True))
+    ]
+    return Section(
+        title=f"{group.workload}, budget {group.budget}, protocol {group.protocol or 'none'}",
+        columns=(*NAMES, *(measure.column for measure in columns)),
+        rows=tuple(rows),
+        caption=tuple(caption(group, manifest, distance)),
+        footnotes=footnotes.texts,
+    )
+
+
+def _name_cells(row: Row, notes: tuple[int, ...]) -> tuple[Cell, ...]:
+    bits = row.precision
+    return (
+        Cell(row.label, row.label, notes=notes),
+        Cell(f"{bits.w}/{bits.a}", str(bits)),
+        Cell(str(row.steps), row.steps),
+    )
+
+
+def _column_cells(measure: Measure, rows: Sequence[Row]) -> list[Cell]:
+    """One column, with the same decimals all the way down."""
+    estimates = [measure.read(row) for row in rows]
+    there = [estimate for estimate in estimates if estimate is not None]
+    are_counts = all(float(estimate.value).is_integer() and estimate.low is None for estimate in there)
+    places = 0 if are_counts else decimals(estimate.value for estimate in there)
+    best = _best(measure, rows, estimates)
+    return [
+        Cell() if estimate is None else _number(estimate, places, measure.shows_interval, is_best=position == best)
+        for position, estimate in enumerate(estimates)
+    ]
+
+
+def _number(estimate: Estimate, places: int, shows_interval: bool, is_best: bool) -> Cell:
+    text = fixed(estimate.value, places)
+    if shows_interval and estimate.low is not None and estimate.high is not None:
+        text += f" [{fixed(estimate.low, places)}, {fixed(estimate.high, places)}]"
+    return Cell(text, estimate.value, estimate.low, estimate.high, is_best)
+
+
+def _best(measure: Measure, rows: Sequence[Row], estimates: Sequence[Estimate | None]) -> int | None:
+    """Position of the compressed method that is better than every other one, as far as the intervals support that."""
+    if measure.column.direction == "none":
+        return None
+    rivals = [(i, e) for i, (row, e) in enumerate(zip(rows, estimates, strict=True)) if e and not row.is_reference]
+    for position, estimate in rivals:
+        others = [other for i, other in rivals if i != position]
+        if others and all(estimate.surely_better_than(other, measure.is_exact) for other in others):
+            return position
+    return None
+
+
+def _with_status(row: Row, columns: Sequence[Measure], cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """A row without any result says `failed` (or `skipped`) in the first column that judges."""
+    judging = (i for i, measure in enumerate(columns, start=len(NAMES)) if measure.column.direction != "none")
+    place = next(judging, None)
+    if row.finished or place is None:
+        return cells
+    return (*cells[:place], Cell(row.records[-1].status), *cells[place + 1 :])
