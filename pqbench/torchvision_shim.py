@@ -27,9 +27,9 @@ def declare_missing_operators() -> bool:
         return bool(_declared)
     if _native_operators_load():
         return False
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     # The definitions live only as long as the Library object does.
     _declared.append(library)
     return True
@@ -46,7 +46,7 @@ def _native_operators_load() -> bool:
     for folder in spec.submodule_search_locations:
         for extension in Path(folder).glob("_C*"):
             try:
-                torch.ops.load_library(str(extension))
+                torch.ops.load_library(str(extension))  # type: ignore[no-untyped-call]
             except OSError:
                 continue
     return hasattr(torch.ops.torchvision, "nms")

@@ -24,9 +24,7 @@ class Precision:
     def __post_init__(self) -> None:
         for key, bits in (("w", self.w), ("a", self.a)):
             if bits not in QUANTIZED_BITS and bits != FULL_PRECISION_BITS:
-                raise UserError(
-                    f"{key}={bits} is not a precision: use 2 to 8 bits, or 32 for full precision."
-                )
+                raise UserError(f"{key}={bits} is not a precision: use 2 to 8 bits, or 32 for full precision.")
 
     @classmethod
     def parse(cls, text: str) -> Precision:
@@ -38,6 +36,7 @@ class Precision:
 
     @property
     def quantizes(self) -> bool:
+        """Whether anything is quantized at all."""
         return self != Precision()
 
     def __str__(self) -> str:
