@@ -1,0 +1,48 @@
+"""Claimed bits equal stored bits: a check of every quantized layer from its tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pqbench.errors import UserError
+from pqbench.quantization.grid import per_channel
+from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers
+
+
+def verify(net: nn.Module) -> None:
+    """Raise `UserError`, naming the layer, unless every quantized layer of `net` is what it says it is.
+
+    Its codes are integers on its grid; the weight that its forward uses is exactly (codes - zero) * scale, so that an
+    output channel takes no more than 2^bits values; scales are finite and above 0, zero-points are codes of the grid.
+    """
+    for name, layer in quantized_layers(net):
+        try:
+            _verify_weight(layer)
+            _verify_activation(layer.activation)
+        except UserError as error:
+            raise UserError(f"Layer {name} is not at w{layer.w_bits}a{layer.activation.bits}: {error}") from None
+
+
+def _verify_weight(layer: QuantizedLayer) -> None:
+    if not bool(torch.isfinite(layer.weight).all()):
+        raise UserError("its weights are NaN or infinite.")
+    grid = layer.grid
+    if grid is None:
+        return
+    grid.require(layer.weight_scale, layer.weight_zero)
+    codes = layer.codes
+    if codes.dtype != grid.dtype or codes.shape != layer.weight.shape:
+        raise UserError(f"its codes are {codes.dtype} of shape {tuple(codes.shape)}, not {grid.dtype} like its weight.")
+    if codes.numel() and not grid.low <= int(codes.min()) <= int(codes.max()) <= grid.high:
+        raise UserError(
+            f"its codes reach from {int(codes.min())} to {int(codes.max())}, its grid from {grid.low} to {grid.high}."
+        )
+    stored = grid.dequantize(codes, per_channel(layer.weight_scale, codes), per_channel(layer.weight_zero, codes))
+    if not torch.equal(layer.weight, stored):
+        raise UserError("its weight is not what its codes stand for; was it frozen after the last change?")
+
+
+def _verify_activation(activation: ActivationQuantizer) -> None:
+    if activation.grid is not None:
+        activation.grid.require(activation.scale, activation.zero_point)
