@@ -43,7 +43,7 @@ def batches(images: Tensor, labels: Tensor, recipe: Recipe, epoch: int) -> Itera
     """
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
     order = torch.randperm(len(images), generator=generator)
-    for index in order.split(recipe.batch):
+    for index in torch.split(order, recipe.batch):
         batch = images[index]
         down, right = (int(torch.randint(-2, 3, (), generator=generator)) for _ in range(2))
         # The data set's images have a black border of two pixels: rolling them moves nothing around the edge.
@@ -77,11 +77,9 @@ def train(images: Tensor, labels: Tensor, recipe: Recipe) -> FashionExtractor:
 @torch.no_grad()
 def accuracy(net: FashionExtractor, images: Tensor, labels: Tensor) -> float:
     """Share of the images that the classifier names rightly."""
-    hits = sum(
-        int((net.logits(batch).argmax(1) == target).sum())
-        for batch, target in zip(images.split(500), labels.split(500), strict=True)
-    )
-    return hits / len(images)
+    parts = zip(torch.split(images, 500), torch.split(labels, 500), strict=True)
+    hits = [int(net.logits(batch).argmax(1).eq(target).sum()) for batch, target in parts]
+    return sum(hits) / len(images)
 
 
 def save(net: FashionExtractor, recipe: Recipe, test_accuracy: float, path: Path) -> None:

@@ -1,0 +1,178 @@
+"""Make the files of a bundled workload from a training folder.
+
+    python -m pqbench.workloads.bundle fashion --data FOLDER --training FOLDER
+
+The training folder holds what `train_denoiser` and `train_extractor` wrote. The command copies the weights, computes
+the reference statistics from the data, samples the full-precision model to set its acceptance windows, and writes
+card.json and MODEL_CARD.md. Nothing depends on the clock: the same folders give the same files. The files are made
+elsewhere first and moved into place together, so that a workload in use is never half old and half new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pqbench.contracts.workload import Extractor
+from pqbench.errors import UserError
+from pqbench.evaluation.features import extract_features
+from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
+from pqbench.workloads.acceptance import PURPOSE, RULE, measure_windows
+from pqbench.workloads.assets import CARD, file_sha256
+from pqbench.workloads.datasets import fashion_mnist
+from pqbench.workloads.fashion import DENOISER, EXTRACTOR, REFERENCE, SAMPLER, Fashion
+from pqbench.workloads.fashion_extractor import FashionExtractor
+from pqbench.workloads.model_card import render
+
+MODEL_CARD = "MODEL_CARD.md"
+KEPT_FEATURES = 10_000
+COUNTS = (256, 512, 1024, 2048, 5000)
+POOL = 8192
+
+
+def bundle(data: Path, training: Path, out: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
+    """Write all files of `fashion` into `out` and return its card."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        staging = Path(temporary)
+        for name in (DENOISER, EXTRACTOR):
+            _copy(training / name, staging / name)
+        floor = _write_reference(data, staging)
+        card = _facts(staging, floor)
+        _write_card(card, staging)
+        card["acceptance"] = _acceptance(staging, counts, pool)
+        _write_card(card, staging)
+        for name in (DENOISER, EXTRACTOR, REFERENCE, CARD, MODEL_CARD):
+            (staging / name).chmod(0o644)  # safetensors writes files that only their owner can read
+            (staging / name).replace(out / name)
+    return card
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        target.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise UserError(f"{source} cannot be read ({error.strerror}): run the training commands first.") from None
+
+
+def _write_reference(data: Path, folder: Path) -> dict[str, float]:
+    """Write the statistics of the training images; return the distance that real images have, the test images."""
+    net = FashionExtractor().eval().requires_grad_(False)
+    net.load_state_dict(load_file(folder / EXTRACTOR))
+    extractor = Extractor(net, Fashion.name, "")
+    features = extract_features(extractor, fashion_mnist(data, "train")[0])
+    kept = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:KEPT_FEATURES]
+    train = _statistics(features)
+    tensors = {
+        "mean": train.mean,
+        "covariance": train.covariance,
+        "features": features[kept].half(),
+        "n": torch.tensor(train.n),
+    }
+    save_file(tensors, folder / REFERENCE)
+    test = _statistics(extract_features(extractor, fashion_mnist(data, "test")[0]))
+    fd = frechet_distance(test.mean, test.covariance, train.mean, train.covariance)
+    return {"images": test.n, "fd": round(fd, 4)}
+
+
+def _statistics(features: Tensor) -> FeatureStatistics:
+    statistics = FeatureStatistics(features.shape[1])
+    statistics.add(features)
+    return statistics
+
+
+def _facts(folder: Path, floor: Mapping[str, float]) -> dict[str, Any]:
+    """The card, still without acceptance windows."""
+    denoiser, extractor = _metadata(folder / DENOISER), _metadata(folder / EXTRACTOR)
+    recipe = json.loads(denoiser["recipe"])
+    iterations = int(denoiser["iterations"])
+    weights = load_file(folder / DENOISER)
+    return {
+        "workload": Fashion.name,
+        "data": {
+            "name": "Fashion-MNIST",
+            "source": "https://github.com/zalandoresearch/fashion-mnist",
+            "license": "MIT",
+            "train_images": 60_000,
+            "preparation": "28x28 padded to 32x32 with black, folded to 4 x 16 x 16 (space-to-depth by 2), [-1, 1]",
+        },
+        "architecture": json.loads(denoiser["architecture"]),
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "recipe": recipe,
+        "iterations": iterations,
+        "images_seen": iterations * recipe["batch"],
+        "final_loss": float(denoiser["loss"]),
+        "complete": iterations == recipe["images"] // recipe["batch"],
+        "steps": Fashion.steps,
+        "sampler": SAMPLER,
+        "extractor": {
+            "features": 64,
+            "recipe": json.loads(extractor["recipe"]),
+            "test_accuracy": float(extractor["test_accuracy"]),
+        },
+        "reference": {"split": "train", "images": 60_000, "kept_features": KEPT_FEATURES},
+        "floor": dict(floor),
+        "acceptance": {"rule": RULE, "pool": 0, "windows": []},
+        "made_with": {"torch": torch.__version__},
+        "sha256": {name: file_sha256(folder / name) for name in (DENOISER, EXTRACTOR, REFERENCE)},
+    }
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a complete safetensors file ({error}): train again.") from None
+
+
+def _acceptance(folder: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
+    staged = type("Staged", (Fashion,), {"folder": folder})()
+    windows = measure_windows(staged, counts, pool, lambda done: print(f"\r{done}/{pool} images", end="", flush=True))
+    print()
+    rounded = [
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(window).items()}
+        for window in windows
+    ]
+    return {"rule": RULE, "purpose": PURPOSE, "pool": pool, "windows": rounded}
+
+
+def _write_card(card: Mapping[str, Any], folder: Path) -> None:
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    (folder / MODEL_CARD).write_text(render(card), encoding="utf-8")
+
+
+def main() -> int:
+    """Parse the command line, bundle, and print the windows."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("workload", choices=[Fashion.name])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the idx files of Fashion-MNIST")
+    parser.add_argument("--training", type=Path, required=True, help="folder that the training commands wrote")
+    parser.add_argument("--out", type=Path, default=Fashion.folder, help="folder for the files (the package's own)")
+    parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="image counts that get a window")
+    parser.add_argument("--pool", type=int, default=POOL, help="images sampled to set the windows")
+    options = parser.parse_args()
+    try:
+        counts = [int(count) for count in options.counts.split(",")]
+        card = bundle(options.data, options.training, options.out, counts, options.pool)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for window in card["acceptance"]["windows"]:
+        print("n {n}: FD {fd} in [{low}, {high}]".format(**window))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""MODEL_CARD.md, written from card.json so that the two cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_TEMPLATE = """\
+# `{workload}`: a small denoiser of Fashion-MNIST
+
+Made for benchmarking compression methods, not for making pictures. Written by `python -m pqbench.workloads.bundle` from
+card.json; change that, not this.
+
+## Model
+- diffusers `UNet2DModel`, {parameters:,} parameters, block_out_channels {channels}, predicts epsilon
+- sampler: {sampler}; {steps} steps
+- schedule: linear betas from {recipe[beta_start]} to {recipe[beta_end]}, T = {recipe[train_steps]}
+
+## Data
+[{data[name]}]({data[source]}) ({data[license]} licence), {data[train_images]:,} training images; {data[preparation]}.
+The data set does not ship with pqbench.
+
+## Training
+{images_seen:,} images in {iterations:,} iterations of {recipe[batch]}; AdamW, peak learning rate {recipe[peak_lr]},
+running average {recipe[ema]}, seed {recipe[seed]}. Training loss at the end: {final_loss}.{warning}
+
+    python -m pqbench.workloads.train_denoiser --data FOLDER --out TRAINING
+    python -m pqbench.workloads.train_extractor --data FOLDER --out TRAINING
+    python -m pqbench.workloads.bundle fashion --data FOLDER --training TRAINING
+
+## Distance
+FD and KID are taken on the {extractor[features]} features of a small classifier trained on the same data
+(accuracy on the test images {extractor[test_accuracy]:.2%}), against the statistics of all {reference[images]:,}
+training images; {reference[kept_features]:,} features are kept for KID. The distance is not FID, and comparable with
+nothing outside this workload. The {floor[images]:,} real test images have FD {floor[fd]:.3f}.
+
+## Where the full-precision model must land
+{windows}
+
+Rule: {acceptance[rule]}. Pool: {acceptance[pool]:,} images.
+
+## Files
+{files}
+"""
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """The model card as Markdown."""
+    return _TEMPLATE.format(
+        **card,
+        channels=tuple(card["architecture"]["block_out_channels"]),
+        warning="" if card["complete"] else "\n**These weights are from an unfinished training run.**",
+        windows=_windows(card["acceptance"]["windows"]),
+        files=_table(("file", "sha256"), [(name, f"`{value}`") for name, value in sorted(card["sha256"].items())]),
+    )
+
+
+def _windows(windows: list[dict[str, Any]]) -> str:
+    if not windows:
+        return "No window was measured."
+    header = ("images", "steps", "FD", "spread", "lowest", "highest")
+    keys = ("n", "steps", "fd", "spread", "low", "high")
+    return _table(header, [tuple(str(window[key]) for key in keys) for window in windows])
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
