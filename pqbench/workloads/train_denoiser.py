@@ -105,7 +105,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.out = out
-        self.net = UNet2DModel(**ARCHITECTURE)
+        self.net = UNet2DModel(**ARCHITECTURE).to(memory_format=torch.channels_last)
         self.net.train()
         self.ema = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=0.0, weight_decay=1e-4)

@@ -1,0 +1,85 @@
+"""CAD: calibration-assisted distillation of a quantized teacher into a quantized student with half the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.contracts import CalibrationSet, Context, Distiller, Teachers, parameter
+from pqbench.distillation.targets import in_batches, two_step_epsilon
+from pqbench.distillation.training import TRACE_POINTS, Training, train
+from pqbench.quantization.tuning import settle, tune
+from pqbench_pqcad.references import PQCAD, PROGRESSIVE_DISTILLATION
+
+
+@dataclass(frozen=True)
+class CalibrationAssistedDistillation(Distiller):
+    """The student starts from the quantized teacher, keeps its grids and learns to make two steps in one.
+
+    Loss = (1 - lam) |eps - eps_q|^2 + lam |eps - eps_fp|^2, where eps_q and eps_fp are the two-step targets of the quantized
+    teacher and of the full-precision model on C_DC. Its gradient is that of |eps - ((1 - lam) eps_q + lam eps_fp)|^2, so
+    the two targets are mixed once, before training.
+    """
+
+    name: ClassVar[str] = "cad"
+    summary: ClassVar[str] = "halves the steps of a quantized teacher, guided by the FP model (CAD of PQCAD-DM)"
+    references: ClassVar[tuple[str, ...]] = (PQCAD, PROGRESSIVE_DISTILLATION)
+    calibration: ClassVar[str] = "stratified"
+    deviations: ClassVar[tuple[str, ...]] = (
+        "The paper's loss and weights are not public: the two-step target in epsilon-space and lam are pqbench's design.",
+    )
+
+    lam: float = parameter(0.8, low=0.0, high=1.0, help="weight of the FP model's target; 0: the quantized teacher alone")
+    iterations: int = parameter(4000, quick=150, full=40_000, low=1, high=10_000_000, help="training iterations")
+    batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
+    weight_lr: float = parameter(0.02, low=0.0, high=1.0, help="learning rate of weights, in weight step sizes")
+    step_lr: float = parameter(0.005, low=0.0, high=1.0, help="learning rate of the logarithms of step sizes")
+    other_lr: float = parameter(5e-4, low=0.0, high=1.0, help="learning rate of biases and normalisation")
+
+    def distill(
+        self, context: Context, student: nn.Module, teachers: Teachers, calibration: CalibrationSet
+    ) -> nn.Module:
+        """Make the targets on C_DC, then train."""
+        x_t, t = calibration.x_t.to(context.device), calibration.t.to(context.device)
+        target = self._targets(context, teachers, x_t, t)
+        training = Training(self.iterations, self.batch, self.weight_lr, self.step_lr, self.other_lr)
+        weight = torch.ones(len(t), device=context.device)
+        student = student.to(context.device)
+        tune(student)
+        train(student, x_t, t, target, weight, training, context.generator("cad"), self._reporter(context))
+        return settle(student)
+
+    def _targets(self, context: Context, teachers: Teachers, x_t: Tensor, t: Tensor) -> Tensor:
+        mixed = torch.zeros_like(x_t)
+        for name, net, share in (
+            ("quantized teacher", teachers.quantized, 1 - self.lam),
+            ("full-precision model", teachers.full_precision, self.lam),
+        ):
+            if share > 0:
+                mixed += share * self._two_steps(context, name, net, x_t, t)
+        return mixed
+
+    def _two_steps(self, context: Context, name: str, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
+        teacher = context.timesteps().to(context.device)
+        schedule = context.workload.schedule()
+        return in_batches(
+            lambda x, s: two_step_epsilon(net, schedule, teacher, x, s),
+            x_t,
+            t,
+            64,
+            lambda done: context.progress(done, len(x_t), f"targets of the {name}"),
+        )
+
+    def _reporter(self, context: Context) -> Callable[[int, float], None]:
+        every = max(1, self.iterations // TRACE_POINTS)
+
+        def report(iteration: int, loss: float) -> None:
+            if iteration % every == 0 or iteration == self.iterations:
+                context.trace.append({"iteration": iteration, "loss": round(loss, 6)})
+            context.progress(iteration, self.iterations, "distillation")
+
+        return report

@@ -1,0 +1,24 @@
+"""The method `pqcad`: C_QC -> PQ -> C_DC -> CAD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pqbench.contracts import Method, Precision
+from pqbench_pqcad.references import PQCAD
+
+
+@dataclass(frozen=True)
+class Pqcad(Method):
+    """Progressive quantization to W4A4, then calibration-assisted distillation to half the steps."""
+
+    name: ClassVar[str] = "pqcad"
+    summary: ClassVar[str] = "PQCAD-DM: our implementation of the published description (W4A4, half the steps)"
+    references: ClassVar[tuple[str, ...]] = (PQCAD,)
+    precision: ClassVar[Precision] = Precision(4, 4)
+    calibration: ClassVar[str] = "ndtc"
+    quantizer: ClassVar[str] = "progressive"
+    distiller: ClassVar[str] = "cad"
+    settings: ClassVar[Mapping[str, object]] = {"calibration.preset": "script"}

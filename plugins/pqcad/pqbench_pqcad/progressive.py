@@ -1,0 +1,128 @@
+"""PQ: progressive two-stage quantization with momentum-detected bit transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
+from pqbench.distillation.training import shuffled_batches
+from pqbench.methods.precision import FULL_PRECISION_BITS
+from pqbench.quantization.blocks import BlockData, block_names, capture_inputs, capture_outputs
+from pqbench.quantization.scope import quantize_layers
+from pqbench.quantization.tuning import TunableLayer, settle, tunable_layers, tune
+from pqbench_pqcad.activations import ActivationStage
+from pqbench_pqcad.detector import MomentumDetector
+from pqbench_pqcad.progress import BlockProgress
+from pqbench_pqcad.references import PQCAD
+from pqbench_pqcad.weights import WeightStage
+
+StageRun = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class ProgressiveQuantizer(Quantizer):
+    """Weights first, then activations; each block goes from `start` bits to the target one bit at a time."""
+
+    name: ClassVar[str] = "progressive"
+    summary: ClassVar[str] = "two-stage progressive quantization with a momentum detector (PQ of PQCAD-DM)"
+    references: ClassVar[tuple[str, ...]] = (PQCAD,)
+    deviations: ClassVar[tuple[str, ...]] = (
+        "The paper's equations, schedule and rounding optimiser are not public: what is not described is pqbench's design.",
+    )
+
+    start: int = parameter(8, low=2, high=8, help="bit-width at which each stage begins")
+    weight_budget: int = parameter(
+        120, quick=12, full=1000, low=1, high=1_000_000, help="most iterations of one block at one weight width"
+    )
+    activation_budget: int = parameter(
+        60, quick=8, full=500, low=1, high=1_000_000, help="most iterations of one block at one activation width"
+    )
+    minimum: int = parameter(20, quick=4, full=50, low=1, high=1_000_000, help="fewest iterations at a width")
+    beta: float = parameter(0.9, low=0.0, high=0.999, help="momentum of the detector")
+    tau: float = parameter(0.02, quick=0.05, low=0.0, high=1.0, help="relative change of the momentum that counts as none")
+    patience: int = parameter(2, quick=1, low=1, high=1000, help="quiet checks in a row that end a width")
+    interval: int = parameter(5, quick=2, low=1, high=1000, help="iterations between two checks of the detector")
+    ramp: int = parameter(20, quick=4, full=100, low=0, high=1_000_000, help="iterations that blend two grids; 0: none")
+    averaging: float = parameter(0.9, low=0.0, high=0.9999, help="momentum of the average that a new grid is searched on")
+    weight_lr: float = parameter(0.02, low=0.0, high=1.0, help="learning rate of weights, in weight step sizes")
+    step_lr: float = parameter(0.01, low=0.0, high=1.0, help="learning rate of the logarithms of step sizes")
+    batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
+    end_bits: int = parameter(8, low=0, high=8, help="least bits of the first and the last layer; 0: as the others")
+    exempt: str = parameter("", help="layers that stay in full precision: shell patterns, separated by spaces")
+
+    def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
+        """Run both stages over all blocks in the order of execution."""
+        job = _Job(self, context, net.to(context.device), calibration)
+        if context.precision.w != FULL_PRECISION_BITS:
+            job.stage("weights", self._weight_stage())
+        if context.precision.a != FULL_PRECISION_BITS:
+            job.stage("activations", self._activation_stage())
+        return settle(job.net)
+
+    def _weight_stage(self) -> StageRun:
+        return WeightStage(
+            start=self.start,
+            ramp=self.ramp,
+            averaging=self.averaging,
+            weight_lr=self.weight_lr,
+            step_lr=self.step_lr,
+            detector=lambda: self._detector(self.weight_budget),
+        ).run
+
+    def _activation_stage(self) -> StageRun:
+        return ActivationStage(
+            start=self.start, step_lr=self.step_lr, detector=lambda: self._detector(self.activation_budget)
+        ).run
+
+    def _detector(self, budget: int) -> MomentumDetector:
+        return MomentumDetector(
+            beta=self.beta,
+            tau=self.tau,
+            patience=self.patience,
+            interval=self.interval,
+            minimum=min(self.minimum, budget),
+            budget=budget,
+        )
+
+
+class _Job:
+    """One quantization: the net being changed, the FP net's answers, and what the stages share."""
+
+    def __init__(self, settings: ProgressiveQuantizer, context: Context, net: nn.Module, data: CalibrationSet) -> None:
+        self.settings = settings
+        self.context = context
+        self.x_t = data.x_t.to(context.device)
+        self.t = data.t.to(context.device)
+        example = self.x_t[:2], self.t[:2]
+        self.blocks = block_names(net, lambda: net(*example))
+        self.targets = capture_outputs(net, self.blocks, self.x_t, self.t)
+        self.trace: list[dict[str, Any]] = context.trace
+        exempt = settings.exempt.split()
+        quantize_layers(net, context.precision, example, end_bits=settings.end_bits or None, exempt=exempt)
+        tune(net)
+        for _, layer in tunable_layers(net):
+            # Both stages start in full precision: a width is set when its turn comes.
+            layer.w_bits = layer.a_bits = FULL_PRECISION_BITS
+        self.net = net
+        stages = (context.precision.w != FULL_PRECISION_BITS) + (context.precision.a != FULL_PRECISION_BITS)
+        self.progress = BlockProgress(context.progress, len(self.blocks) * stages)
+
+    def stage(self, name: str, run: StageRun) -> None:
+        """Bring every block to its target, each fed by the prefix that is already quantized."""
+        generator = self.context.generator(f"progressive/{name}")
+        for block in self.blocks:
+            module = self.net.get_submodule(block)
+            layers = dict(tunable_layers(module))
+            if layers:
+                batches = shuffled_batches(len(self.x_t), self.settings.batch, generator)
+                run(block, module, layers, self._data(block), batches, self.trace)
+            self.progress.finished(f"{name}: {block}")
+
+    def _data(self, block: str) -> BlockData:
+        arguments, fixed = capture_inputs(self.net, block, self.x_t, self.t)
+        return BlockData(arguments, fixed, self.targets[block])
+

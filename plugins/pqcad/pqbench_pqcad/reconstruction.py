@@ -1,0 +1,73 @@
+"""One block at one bit-width: optimise until the detector says that it has settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.quantization.blocks import BlockData
+from pqbench.quantization.tuning import TunableLayer
+from pqbench_pqcad.detector import MomentumDetector
+
+
+@dataclass(frozen=True)
+class Width:
+    """What is being optimised: which block, in which stage, at how many bits."""
+
+    stage: str
+    block: str
+    bits: int
+
+
+def optimise_width(
+    width: Width,
+    module: nn.Module,
+    data: BlockData,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Tensor],
+    detector: MomentumDetector,
+    perturbation: Callable[[], Tensor],
+    before: Callable[[int], None],
+    trace: list[dict[str, Any]],
+) -> None:
+    """Minimise the block's relative reconstruction error at one width.
+
+    data           inputs from the quantized prefix, targets from the full-precision net
+    perturbation   the relative perturbation P_k of the tensors being quantized, followed by the detector
+    before         called with the iteration number before each iteration (the smoothing of the transition)
+    """
+    power = data.target.square().mean().clamp(min=1e-12)
+    event: str = ""
+    while not event:
+        before(detector.iterations)
+        index = next(batches)
+        error = (data.call(module, index) - data.target[index]).square().mean() / power
+        optimizer.zero_grad(set_to_none=True)
+        error.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            moved = float(perturbation())
+        loss = float(error.detach())
+        event = detector.update(loss + moved)
+        trace.append(
+            {
+                "stage": width.stage,
+                "block": width.block,
+                "width": width.bits,
+                "iteration": detector.iterations,
+                "loss": round(loss, 6),
+                "perturbation": round(moved, 6),
+                "momentum": round(detector.level, 6),
+                "event": event,
+            }
+        )
+
+
+def weight_perturbation(layers: list[TunableLayer], originals: list[Tensor]) -> Tensor:
+    """P = sum |Q(w) - w_FP|^2 / sum |w_FP|^2 over a block's layers."""
+    moved = sum((layer.quantized_weight() - w).square().sum() for layer, w in zip(layers, originals, strict=True))
+    return torch.as_tensor(moved) / sum(w.square().sum() for w in originals)

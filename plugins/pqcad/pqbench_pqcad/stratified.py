@@ -1,0 +1,74 @@
+"""C_DC: the calibration set of the distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, parameter
+from pqbench.diffusion.ddim import ddim_sample
+from pqbench.diffusion.noise import initial_noise
+from pqbench.distillation.targets import student_timesteps
+from pqbench_pqcad.references import PQCAD
+
+
+@dataclass(frozen=True)
+class Stratified(CalibrationSampler):
+    """Time-conditioned uniform sampling with noise injection.
+
+    The time steps that the student visits are split into equal strata, and every stratum gets the same number of samples,
+    uniform within it. Each x_t is a point of an FP trajectory, moved by noise of `rho` times the schedule's sigma_t, so that
+    the student also learns what to do beside the trajectories that only the FP model follows.
+    """
+
+    name: ClassVar[str] = "stratified"
+    summary: ClassVar[str] = "equal strata of the student's time axis with noise injection (C_DC of PQCAD-DM)"
+    references: ClassVar[tuple[str, ...]] = (PQCAD,)
+
+    trajectories: int = parameter(2048, quick=192, full=8192, low=1, high=1_000_000, help="FP runs that x_t come from")
+    strata: int = parameter(0, low=0, high=1000, help="strata of the time axis; 0: one for each student step")
+    rho: float = parameter(0.05, low=0.0, high=1.0, help="strength of the injected noise, in units of sigma_t")
+    batch: int = parameter(64, low=1, high=4096, help="FP runs that are made together")
+
+    def sample(self, context: Context) -> CalibrationSet:
+        """As many samples as student steps for each FP trajectory."""
+        visited = student_timesteps(context.timesteps())
+        generator = context.generator("stratified")
+        parts_x, parts_t = [], []
+        net = context.workload.denoiser().to(context.device)
+        for first in range(0, self.trajectories, self.batch):
+            members = range(first, min(first + self.batch, self.trajectories))
+            states = self._trajectories(context, net, members)
+            chosen = self._draw(len(visited), len(members), generator)
+            parts_x.append(states.gather(0, chosen[..., None, None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1))
+            parts_t.append(visited[chosen].flatten())
+            context.progress(members.stop, self.trajectories, "FP trajectories")
+        x_t, t = torch.cat(parts_x), torch.cat(parts_t)
+        sigma = context.workload.schedule().sigma(t).float().view(-1, 1, 1, 1)
+        noisy = x_t + self.rho * sigma * torch.randn(x_t.shape, generator=generator)
+        facts = {"sampler": self.name, "rho": str(self.rho), "strata": str(self.strata or len(visited))}
+        return CalibrationSet(noisy, t, context.workload.fingerprint(), facts)
+
+    def _trajectories(self, context: Context, net: torch.nn.Module, members: range) -> Tensor:
+        """The x_t of FP runs at the student's steps, (steps / 2, N, C, H, W)."""
+        states: list[Tensor] = []
+
+        def keep(step: int, x_t: Tensor) -> None:
+            if step % 2 == 0:
+                states.append(x_t.cpu())
+
+        x_T = initial_noise(context.seed, members, context.workload.shape, purpose="distillation calibration")
+        ddim_sample(net, context.workload.schedule(), context.timesteps(), x_T.to(context.device), keep)
+        return torch.stack(states)
+
+    def _draw(self, steps: int, count: int, generator: torch.Generator) -> Tensor:
+        """Positions among the student's steps, (steps, count): row by row through the strata, uniform within each."""
+        strata = min(self.strata or steps, steps)
+        edges = torch.linspace(0, steps, strata + 1).round().long()
+        stratum = torch.arange(steps) % strata
+        low, high = edges[stratum], edges[stratum + 1]
+        uniform = torch.rand((steps, count), generator=generator)
+        return low[:, None] + (uniform * (high - low)[:, None]).long()

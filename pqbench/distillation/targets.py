@@ -1,0 +1,66 @@
+"""Targets of step-halving distillation (Salimans and Ho, "Progressive distillation", ICLR 2022, appendix G).
+
+One student DDIM step from t to t'' must land where two teacher steps t -> t' -> t'' land. The target is expressed as the epsilon
+that the student has to predict: a loss in x-space with weight max(SNR, 1) diverges for an epsilon-predicting net, because at
+high noise it divides by a signal close to zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pqbench.diffusion.ddim import Denoiser, coefficient, ddim_step, successors
+from pqbench.diffusion.schedule import NoiseSchedule
+from pqbench.errors import UserError
+
+
+def student_timesteps(teacher: Tensor) -> Tensor:
+    """The steps that a student with half the steps visits, (steps / 2,).
+
+    Raises `UserError` when the teacher's step count cannot be halved.
+    """
+    if len(teacher) < 2 or len(teacher) % 2:
+        raise UserError(
+            f"A teacher with {len(teacher)} sampling steps cannot be halved: give it an even number of at least 2."
+        )
+    return teacher[::2]
+
+
+@torch.no_grad()
+def two_step_epsilon(
+    net: Denoiser, schedule: NoiseSchedule, teacher: Tensor, x_t: Tensor, t: Tensor
+) -> Tensor:
+    """The epsilon with which one DDIM step from t lands where two steps of `net` land.
+
+    teacher   (S,) the teacher's time steps, descending, S even
+    x_t       (N, C, H, W); t (N,), each one of the student's time steps (every second of `teacher`)
+    """
+    middle, end = _next_two(teacher, t)
+    x_middle = ddim_step(schedule, x_t, net(x_t, t), t, middle)
+    x_end = ddim_step(schedule, x_middle, net(x_middle, middle), middle, end)
+    ratio = schedule.signal(end) / schedule.signal(t)
+    shift = schedule.sigma(end) - schedule.sigma(t) * ratio
+    # In float64: at low noise both terms of the difference are nearly equal.
+    difference = x_end.double() - coefficient(ratio, x_t.double()) * x_t.double()
+    return (difference / coefficient(shift, x_t.double())).float()
+
+
+def _next_two(teacher: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    following = successors(teacher)
+    position = (teacher[None, :] == t[:, None]).int().argmax(1)
+    return following[position], successors(following)[position]
+
+
+@torch.no_grad()
+def in_batches(
+    function: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor, batch: int, done: Callable[[int], None]
+) -> Tensor:
+    """Evaluate `function(x_t, t)` over a calibration set in batches, reporting how many samples are done."""
+    parts = []
+    for i in range(0, len(x_t), batch):
+        parts.append(function(x_t[i : i + batch], t[i : i + batch]))
+        done(min(i + batch, len(x_t)))
+    return torch.cat(parts)

@@ -1,0 +1,124 @@
+"""The training loop that distillers share: a student on its grids learns to predict given targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.errors import UserError
+from pqbench.quantization.tuning import tunable_layers
+
+TRACE_POINTS = 200
+"""A loss curve keeps about this many points, however long the training."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a student is trained.
+
+    weight_lr   learning rate of the latent weights, in units of each layer's mean weight step size per iteration
+                (He et al., "EfficientDM", 2024: what flips a code depends on the step size, not on the weight)
+    step_lr     learning rate of the logarithms of all step sizes
+    other_lr    learning rate of biases and normalisation parameters
+    """
+
+    iterations: int
+    batch: int
+    weight_lr: float
+    step_lr: float
+    other_lr: float
+    gradient_clip: float = 1.0
+    warmup: float = 0.05
+
+    def rate(self, iteration: int) -> float:
+        """Factor on all learning rates: a linear warm-up, then half a cosine to zero."""
+        warm = max(1, round(self.iterations * self.warmup))
+        if iteration < warm:
+            return (iteration + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (iteration - warm) / max(1, self.iterations - warm)))
+
+
+def parameter_groups(net: nn.Module, training: Training) -> list[dict[str, object]]:
+    """Adam's parameter groups of a tuned net, each with its peak learning rate in `peak`."""
+    groups: list[dict[str, object]] = []
+    steps: list[nn.Parameter] = []
+    zeros: list[nn.Parameter] = []
+    inside: set[int] = set()
+    for _, layer in tunable_layers(net):
+        inside |= {id(p) for p in layer.parameters()}
+        unit = float(layer.weight_step().mean()) if layer.weight_grid else float(layer.weight.detach().std()) / 8
+        groups.append({"params": [layer.weight], "peak": training.weight_lr * unit})
+        if layer.weight_grid is not None:
+            steps.append(layer.weight_theta)
+        if layer.input_grid is not None:
+            steps.append(layer.input_theta)
+            zeros.append(layer.input_zero)
+    others = [p for p in net.parameters() if id(p) not in inside]
+    others += [layer.bias for _, layer in tunable_layers(net) if layer.bias is not None]
+    groups.append({"params": steps, "peak": training.step_lr})
+    # A zero-point moves in whole codes; this rate lets it cross one in the time a step size changes by a tenth.
+    groups.append({"params": zeros, "peak": training.step_lr * 10})
+    groups.append({"params": others, "peak": training.other_lr})
+    return [group for group in groups if group["params"]]
+
+
+def train(
+    student: nn.Module,
+    x_t: Tensor,
+    t: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    training: Training,
+    generator: torch.Generator,
+    report: Callable[[int, float], None],
+) -> None:
+    """Minimise the weighted mean squared error of `student(x_t, t)` to `target`, in place.
+
+    x_t, target   (N, C, H, W); t, weight (N,)
+    report        called with (iteration, smoothed loss) after every iteration
+
+    When the loss becomes NaN or grows a hundredfold over its start, training stops with the last good state kept and raises
+    `UserError` that names the iteration and what to lower.
+    """
+    for parameter in student.parameters():
+        parameter.requires_grad_(True)
+    groups = parameter_groups(student, training)
+    optimizer = torch.optim.Adam([{"params": g["params"], "lr": 0.0} for g in groups], betas=(0.9, 0.99))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    order = shuffled_batches(len(x_t), training.batch, generator)
+    smoothed = start = float("nan")
+    for iteration in range(training.iterations):
+        for group, made in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] = training.rate(iteration) * float(made["peak"])  # type: ignore[arg-type]
+        index = next(order)
+        error = (student(x_t[index], t[index]) - target[index]).square().flatten(1).mean(1)
+        loss = (weight[index] * error).mean()
+        value = float(loss.detach())
+        start = value if iteration == 0 else start
+        if not math.isfinite(value) or value > 100 * max(start, 1e-6):
+            raise UserError(
+                f"The student diverged at iteration {iteration} of {training.iterations} (loss {value:.3g}, at the start "
+                f"{start:.3g}): lower weight_lr or step_lr."
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        smoothed = value if iteration == 0 else 0.95 * smoothed + 0.05 * value
+        report(iteration + 1, smoothed)
+    for parameter in student.parameters():
+        parameter.requires_grad_(False)
+
+
+def shuffled_batches(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless batches of indices; every index once before any comes again."""
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < min(batch, count):
+            left = torch.cat([left, torch.randperm(count, generator=generator)])
+        yield left[:batch]
+        left = left[batch:]
