@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from pqbench.report.table import ARROWS, Cell, Column, Section
 
@@ -13,18 +14,23 @@ GAP = 2
 def blocks(section: Section, width: int) -> Iterator[tuple[int, ...]]:
     """Column numbers of each block, at most `width` characters wide where possible.
 
-    Every block starts with the columns that name the row.
+    Every block starts with the columns that name the row; columns of one group stay together.
     """
     names = [i for i, column in enumerate(section.columns) if column.is_name]
     block = list(names)
-    for position in range(len(section.columns)):
-        if position in names:
-            continue
-        if len(block) > len(names) and _width(section, [*block, position]) > width:
+    for members in _together(section.columns):
+        if len(block) > len(names) and _width(section, [*block, *members]) > width:
             yield tuple(block)
             block = list(names)
-        block.append(position)
+        block += members
     yield tuple(block)
+
+
+def _together(columns: Sequence[Column]) -> Iterator[list[int]]:
+    """Runs of columns that are not to be parted: those of one group, or a single one."""
+    numbered = [(i, column) for i, column in enumerate(columns) if not column.is_name]
+    for _, members in groupby(numbered, key=lambda each: each[1].group or each[0]):
+        yield [i for i, _ in members]
 
 
 def heading_lines(column: Column) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ PAGE = Template("""<!doctype html>
 <style>
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; --best: #0a7d4f; --bad: #c0392b; }
 @media (prefers-color-scheme: dark) { :root { --best: #4fd19b; --bad: #ff8a7a; } }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1.5rem; max-width: 110rem; }
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1.5rem; max-width: 120rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: .3rem .5rem; text-align: right; vertical-align: bottom; }

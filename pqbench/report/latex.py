@@ -48,8 +48,8 @@ _SPECIAL = {
 _MELTING = "-',"
 """Characters that TeX's fonts join with a twin: -- is a dash, '' and ,, are quotation marks."""
 
-PAGE_CHARACTERS = 100
-"""About how many characters of \\small print fit beside each other; wider tables are stacked in blocks."""
+PAGE_CHARACTERS = 78
+"""About how many characters of \\footnotesize fit beside each other; wider tables are stacked in blocks."""
 LATIN_1_END = "\u0100"
 PREAMBLE = "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,graphicx,textcomp}\n"
 
@@ -91,7 +91,7 @@ def _section(section: Section, table: Table) -> str:
 def _tabular(section: Section, block: Sequence[int]) -> str:
     columns = [section.columns[i] for i in block]
     lines = [
-        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{\small%",
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{\footnotesize\setlength{\tabcolsep}{4pt}%",
         rf"\begin{{tabular}}{{{''.join('l' if column.align == 'left' else 'r' for column in columns)}}}",
         r"\toprule",
         *_group_lines(columns),

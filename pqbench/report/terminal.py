@@ -29,6 +29,7 @@ class TerminalTable:
             yield Text(title, style="bold")
             for block in blocks(section, options.max_width):
                 yield _block(section, block)
+                yield Text()
             for line in section.caption:
                 yield Text(line, style="dim")
             for number, text in enumerate(section.footnotes, start=1):

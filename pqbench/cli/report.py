@@ -1,0 +1,61 @@
+"""`pqbench report`: show a run's results again, from its records alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pqbench.report.formats import Format
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as results/NAME.", show_default=False)],
+    form: Annotated[
+        Format, typer.Option("--format", "-f", help="csv has one row a cell; the others show the table.")
+    ] = Format.TERMINAL,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of standard output.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Also write all tables and figures into the folder.")] = False,
+) -> None:
+    """Show the results of a run. Nothing is computed again.
+
+    Raises `UserError` for a folder that holds no run, or one that this version cannot read.
+    """
+    from pqbench.bench.store import RunFolder
+    from pqbench.report.formats import print_table, rendered
+
+    folder = RunFolder.existing(run)
+    for note in folder.contents().notes:
+        typer.echo(f"Note: {note}", err=True)
+    if write:
+        _write_files(folder.path)
+    chosen = Format.JSON if as_json else form
+    if output is not None:
+        _write_output(output, rendered(folder, chosen))
+    elif chosen is Format.TERMINAL:
+        print_table(folder)
+    else:
+        sys.stdout.write(rendered(folder, chosen))
+
+
+def _write_files(folder: Path) -> None:
+    from pqbench.bench.store import RunFolder
+    from pqbench.report.write import write_report
+
+    for path in write_report(RunFolder(folder)):
+        typer.echo(f"Wrote {path}", err=True)
+
+
+def _write_output(path: Path, text: str) -> None:
+    from pqbench.errors import UserError
+    from pqbench.files import write_atomically
+
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): give another file to --output.") from None

@@ -1,0 +1,83 @@
+"""All files of a run's report, beside its records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pqbench.bench.records import Record
+from pqbench.bench.store import RunFolder
+from pqbench.files import write_atomically
+
+TABLES = ("table.md", "table.tex", "table.csv", "table.html")
+QUALITY_PLOT = "quality_latency"
+SAMPLE_GRID = "samples.png"
+
+
+def write_report(run: RunFolder) -> list[Path]:
+    """Write tables and figures into the run's folder, each whole or not at all; return what was written.
+
+    table.md, table.tex, table.csv (one row a cell), table.html, quality_latency.png and .svg, samples.png where images
+    were kept, and trace-NAME.png for each cell with a trace of progressive quantization. The same records give the
+    same bytes. Raises `UserError` for a folder that holds no run, damaged records or a full disk.
+    """
+    from pqbench.report.cells import cells_csv
+    from pqbench.report.html_page import html_page
+    from pqbench.report.latex import latex
+    from pqbench.report.markdown import markdown
+    from pqbench.report.results import results_table
+
+    manifest, records = run.manifest(), run.records()
+    table = results_table(records, manifest)
+    figures = figures_of(run)
+    contents = (markdown(table), latex(table), cells_csv(records), html_page(table, shown_figures(figures)))
+    files: dict[str, str | bytes] = {**dict(zip(TABLES, contents, strict=True)), **figures}
+    for name, content in files.items():
+        write_atomically(run.path / name, content)
+    return [run.path / name for name in files]
+
+
+def figures_of(run: RunFolder) -> dict[str, bytes]:
+    """The run's figures by file name."""
+    from pqbench.report.figures.quality import quality_latency
+    from pqbench.report.figures.samples import sample_grid
+
+    manifest, records = run.manifest(), run.records()
+    figures = {}
+    grid = sample_grid(records, manifest, run.path)
+    if grid is not None:
+        figures[SAMPLE_GRID] = grid
+    figures[f"{QUALITY_PLOT}.png"] = quality_latency(records, manifest)
+    figures[f"{QUALITY_PLOT}.svg"] = quality_latency(records, manifest, "svg")
+    return figures | _traces(records)
+
+
+def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What a page shows of `figures_of`: PNG files by caption."""
+    captions = {
+        f"{QUALITY_PLOT}.png": "Quality against measured latency",
+        SAMPLE_GRID: "The same seeds in every column",
+    }
+    return {
+        captions.get(name, f"Progressive quantization: {name.removesuffix('.png')}"): figure
+        for name, figure in figures.items()
+        if name.endswith(".png")
+    }
+
+
+def _traces(records: list[Record]) -> dict[str, bytes]:
+    from pqbench.report.figures.trace import quantization_trace
+
+    traces = {}
+    for record in records:
+        figure = quantization_trace(record)
+        if figure is not None:
+            traces[_trace_name(record)] = figure
+    return traces
+
+
+def _trace_name(record: Record) -> str:
+    """A file name that says which cell it is and that every file system takes."""
+    label = re.sub(r"[^\w.=-]+", "_", f"{record.label}-{record.precision}").strip("_")
+    return f"trace-{label}-seed{record.seed}-{record.cell[:8]}.png".replace("/", "_")
