@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pqbench.quantization.audit_result import Audit as Audit
+
 SCHEMA_VERSION = 1
 
 Direction = Literal["lower", "higher", "none"]
@@ -28,23 +30,6 @@ class Metric(_Frozen):
     low: float | None = None
     high: float | None = None
     detail: dict[str, Any] = {}
-
-
-class Audit(_Frozen):
-    """What is really quantized, counted from the tensors.
-
-    average bits are weighted by the number of weights, and by multiply-accumulates of one forward for activations.
-    """
-
-    average_weight_bits: float
-    average_activation_bits: float
-    full_precision_layers: tuple[str, ...]
-    """Layers with weights that stayed in floating point."""
-    wider_layers: dict[str, str]
-    """Quantized layers that are not at the stated precision: {"conv_in": "w8a8"}."""
-    activation_parameter_sets: int
-    full_precision_operations: tuple[str, ...] = ()
-    """Operations without weights that stay in floating point: normalisation, attention products, ..."""
 
 
 class StageRun(_Frozen):
