@@ -1,0 +1,26 @@
+"""What each stage does: one function a stage, from input folders to an output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pqbench.bench.stage import Stage, StageName
+from pqbench.bench.stages.compress import calibrate, distill, export, quantize
+from pqbench.bench.stages.images import features, sample
+from pqbench.bench.stages.measure import score, time
+from pqbench.contracts.context import ProgressCallback
+
+StageFunction = Callable[[Stage, Path, Mapping[str, Path], ProgressCallback], None]
+"""(stage, output folder, input folders by role, progress)."""
+
+STAGE_FUNCTIONS: Mapping[StageName, StageFunction] = {
+    "export": export,
+    "calibrate": calibrate,
+    "quantize": quantize,
+    "distill": distill,
+    "sample": sample,
+    "features": features,
+    "score": score,
+    "time": time,
+}

@@ -1,0 +1,110 @@
+"""The stages that make the compressed model: export, calibrate, quantize, distill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pqbench.bench.plan import Job
+from pqbench.bench.stage import Stage
+from pqbench.contracts import CalibrationSet, Context, Teachers
+from pqbench.contracts.context import ProgressCallback
+from pqbench.errors import UserError
+from pqbench.quantization.audit import audit
+from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
+from pqbench.quantization.verify import verify
+
+MODEL = "model.safetensors"
+CALIBRATION = "calibration.safetensors"
+TRACE = "trace.json"
+AUDIT = "audit.json"
+
+
+def export(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """The full-precision model as a checkpoint."""
+    _keep(job := stage.job, job.workload.denoiser(), folder)
+
+
+def calibrate(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Draw a calibration set."""
+    job, part = stage.job
+    context = _context(job, progress)
+    calibration: CalibrationSet = part.component.sample(context)
+    calibration.save(folder / CALIBRATION)
+    _write_trace(context, folder)
+
+
+def quantize(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Quantize the full-precision model on its calibration set."""
+    job: Job = stage.job
+    assert job.composition.quantizer is not None
+    context = _context(job, progress)
+    net = job.composition.quantizer.component.quantize(
+        context, job.workload.denoiser(), _calibration(inputs, job)
+    )
+    _keep(job, net, folder)
+    _write_trace(context, folder)
+
+
+def distill(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Train the student, which starts as a copy of the quantized teacher."""
+    job: Job = stage.job
+    assert job.composition.distiller is not None
+    context = _context(job, progress)
+    teachers = Teachers(
+        quantized=_load(inputs["model"], job).to(context.device),
+        full_precision=job.workload.denoiser().to(context.device),
+    )
+    net = job.composition.distiller.component.distill(
+        context, _load(inputs["model"], job), teachers, _calibration(inputs, job)
+    )
+    _keep(job, net, folder)
+    _write_trace(context, folder)
+
+
+def _context(job: Job, progress: ProgressCallback) -> Context:
+    return Context(
+        workload=job.workload,
+        precision=job.composition.precision,
+        steps=job.workload.steps,
+        seed=job.seed,
+        device=torch.device(job.device),
+        progress=progress,
+    )
+
+
+def _load(folder: Path, job: Job) -> nn.Module:
+    return load_checkpoint(folder / MODEL, job.workload.architecture())
+
+
+def _calibration(inputs: Mapping[str, Path], job: Job) -> CalibrationSet:
+    calibration = CalibrationSet.load(inputs["calibration"] / CALIBRATION)
+    if calibration.workload != job.workload.fingerprint():
+        raise UserError(
+            f"The calibration set was drawn from another model than {job.workload.name}: draw it again with this workload."
+        )
+    return calibration
+
+
+def _keep(job: Job, net: nn.Module, folder: Path) -> None:
+    """Save a model with its bit audit, once it is known to answer with numbers and to store the bits that it claims."""
+    net = net.cpu().eval()
+    verify(net)
+    example = torch.zeros(1, *job.workload.shape), job.workload.timesteps(job.workload.steps)[:1]
+    with torch.no_grad():
+        answer = net(*example)
+    if not torch.isfinite(answer).all():
+        raise UserError(f"{job.composition.label} made a model that answers with NaN: its weights or scales are broken.")
+    save_checkpoint(net, folder / MODEL)
+    (folder / AUDIT).write_text(audit(net, example, job.composition.precision).model_dump_json())
+
+
+def _write_trace(context: Context, folder: Path) -> None:
+    rows: list[dict[str, Any]] = context.trace
+    if rows:
+        (folder / TRACE).write_text(json.dumps(rows))

@@ -1,0 +1,87 @@
+"""The stages that make images and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pqbench.bench.plan import Job
+from pqbench.bench.stage import Stage
+from pqbench.bench.stages.compress import MODEL
+from pqbench.contracts.context import ProgressCallback
+from pqbench.diffusion.ddim import ddim_sample
+from pqbench.diffusion.noise import initial_noise
+from pqbench.errors import UserError
+from pqbench.evaluation.features import extract_features
+from pqbench.files import write_atomically
+from pqbench.quantization.checkpoint import load_checkpoint
+
+IMAGES = "images.safetensors"
+FEATURES = "features.safetensors"
+_SHARD = "images-{:08d}.safetensors"
+
+
+def sample(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Images of indices 0 ... n-1, batch by batch; batches that an interrupted run has finished are kept."""
+    job: Job = stage.job
+    count, batch = job.protocol.n, job.preset.sampling_batch
+    net = load_checkpoint(inputs["model"] / MODEL, job.workload.architecture()).to(job.device)
+    shards = []
+    for first in range(0, count, batch):
+        shard = folder / _SHARD.format(first)
+        shards.append(shard)
+        if not shard.exists():
+            indices = range(first, min(first + batch, count))
+            _save_shard(_images(net, job, indices, int(stage.facts["steps"])), shard)
+        progress(min(first + batch, count), count, "images")
+    save_file({"images": torch.cat([load_file(shard)["images"] for shard in shards])}, folder / IMAGES)
+    for shard in shards:
+        shard.unlink()
+
+
+def _images(net: nn.Module, job: Job, indices: range, steps: int) -> Tensor:
+    workload = job.workload
+    noise = initial_noise(job.seed, indices, workload.shape).to(job.device)
+    timesteps = workload.timesteps(steps).to(job.device)
+    x_0 = ddim_sample(net, workload.schedule(), timesteps, noise)
+    bad = (~torch.isfinite(x_0).flatten(1).all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"{job.composition.label} made NaN or infinite values in image {indices[bad[0]]}: the compressed model is broken."
+        )
+    return workload.decode(x_0).cpu()
+
+
+def _save_shard(images: Tensor, path: Path) -> None:
+    temporary = path.with_suffix(".writing")
+    save_file({"images": images.contiguous()}, temporary)
+    temporary.replace(path)
+
+
+def load_images(folder: Path) -> Tensor:
+    """The images of a finished `sample` stage, (N, C, H, W) uint8."""
+    return load_file(folder / IMAGES)["images"]
+
+
+def features(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Features of all images, kept for every metric that is made of them."""
+    job: Job = stage.job
+    save_file({"features": extract_features(job.workload.extractor(), load_images(inputs["images"]))}, folder / FEATURES)
+
+
+def save_strip(images: Tensor, path: Path) -> None:
+    """A PNG with the given images, (K, C, H, W) uint8, side by side at their own resolution."""
+    import io
+
+    from PIL import Image
+
+    row = torch.cat(list(images.permute(0, 2, 3, 1)), dim=1)
+    pixels = row.squeeze(2).numpy() if row.shape[2] == 1 else row.numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,62 @@
+"""The stages that measure: image metrics, and latency with memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from pqbench.bench.plan import Job, timing_batches
+from pqbench.bench.records import Metric
+from pqbench.bench.stage import Stage
+from pqbench.bench.stages.compress import MODEL
+from pqbench.bench.stages.images import FEATURES, load_images
+from pqbench.contracts.context import ProgressCallback
+from pqbench.evaluation.quality import quality_metrics
+
+METRICS = "metrics.json"
+
+
+def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Distances to the real images, and to the FP model's images of the same seeds for any other cell than FP's own."""
+    job: Job = stage.job
+    features = load_file(inputs["features"] / FEATURES)["features"]
+    pair = {}
+    if inputs["reference"] != inputs["images"]:
+        pair = {"images": load_images(inputs["images"]), "fp_images": load_images(inputs["reference"])}
+    write_metrics(quality_metrics(features, job.workload.reference(), job.protocol, **pair), folder)
+
+
+def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Latency on every engine that executes the model for real, and peak memory, each in a process of its own."""
+    from pqbench.evaluation.timing import TimingSpec, measure
+
+    job: Job = stage.job
+    metrics: dict[str, Metric] = {}
+    for done, engine in enumerate(job.engines):
+        progress(done, len(job.engines), engine)
+        spec = TimingSpec(
+            workload=job.workload_name,
+            checkpoint=str(inputs["model"] / MODEL),
+            engine=engine,
+            steps=int(stage.facts["steps"]),
+            batches=tuple(timing_batches(job.preset)),
+            threads=int(stage.facts["threads"]),
+            seconds=job.preset.timing_seconds,
+        )
+        metrics |= measure(spec)
+    write_metrics(metrics, folder)
+
+
+def write_metrics(metrics: Mapping[str, Metric], folder: Path) -> None:
+    """Keep metrics as JSON."""
+    content = {name: metric.model_dump(mode="json") for name, metric in metrics.items()}
+    (folder / METRICS).write_text(json.dumps(content))
+
+
+def read_metrics(folder: Path) -> dict[str, Metric]:
+    """The metrics that a finished stage left."""
+    content = json.loads((folder / METRICS).read_text())
+    return {name: Metric.model_validate(fields) for name, fields in content.items()}

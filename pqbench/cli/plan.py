@@ -1,0 +1,84 @@
+"""`pqbench plan`: show what a run would do, without doing it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from pqbench.cli.request import (
+    BudgetName,
+    BudgetOption,
+    CacheFolder,
+    Device,
+    Engines,
+    Methods,
+    Plugins,
+    Samples,
+    Seeds,
+    WorkloadName,
+    build_registry,
+    build_request,
+)
+
+
+def plan(
+    methods: Methods,
+    workload: WorkloadName = "fashion",
+    budget: BudgetOption = BudgetName.QUICK,
+    seeds: Seeds = "0",
+    samples: Samples = None,
+    engines: Engines = "torch,openvino",
+    device: Device = "cpu",
+    cache: CacheFolder = None,
+    plugins: Plugins = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show cells, stages, all resolved parameters, and what is in the cache already."""
+    from pqbench.bench.cache import StageCache, default_cache_folder
+    from pqbench.bench.plan import make_plan
+
+    registry = build_registry(plugins)
+    made = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
+    stage_cache = StageCache(cache or default_cache_folder())
+    cells = [
+        {
+            "label": cell.job.composition.label,
+            "precision": str(cell.job.composition.precision),
+            "steps": cell.steps,
+            "seed": cell.job.seed,
+            "cell": cell.key,
+            "components": cell.job.composition.facts(),
+            "stages": [
+                {"stage": stage.name, "key": stage.key, "cached": stage_cache.has(stage.key)} for stage in cell
+            ],
+        }
+        for cell in made.cells
+    ]
+    content = {
+        "workload": made.workload.name,
+        "budget": budget.value,
+        "protocol": {"id": made.protocol.id, **made.protocol.facts},
+        "cells": cells,
+    }
+    print(json.dumps(content, indent=2) if as_json else "\n".join(_lines(content)))
+
+
+def _lines(content: dict[str, Any]) -> list[str]:
+    protocol = content["protocol"]
+    lines = [
+        f"workload {content['workload']}, budget {content['budget']}, {protocol['n']} images, protocol {protocol['id']}"
+    ]
+    for cell in content["cells"]:
+        lines.append("")
+        lines.append(f"{cell['label']}  {cell['precision']}  {cell['steps']} steps  seed {cell['seed']}")
+        for role, facts in cell["components"].items():
+            settings = ", ".join(f"{name}={value}" for name, value in facts.get("parameters", {}).items())
+            lines.append(f"  {role}: {facts['name']} ({facts['distribution']} {facts['version']}) {settings}".rstrip())
+        lines.append("  stages: " + ", ".join(_stage(stage) for stage in cell["stages"]))
+    return lines
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    return f"{stage['stage']} {stage['key'][:8]}" + (" (cached)" if stage["cached"] else "")

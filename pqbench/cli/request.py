@@ -1,0 +1,74 @@
+"""The options that `run` and `plan` share, and what they mean."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pqbench.bench.plan import Request
+    from pqbench.registry import Registry
+
+
+class BudgetName(str, Enum):
+    """How much work is spent."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    FULL = "full"
+
+
+Methods = Annotated[
+    str, typer.Option("--methods", "-m", help="Methods and their options: pqcad,ptq4dm[a=8]. fp is always added.")
+]
+WorkloadName = Annotated[str, typer.Option("--workload", "-w", help="What is compressed and judged.")]
+BudgetOption = Annotated[BudgetName, typer.Option("--budget", "-b", help="Preset of the work: minutes, hours, days.")]
+Seeds = Annotated[str, typer.Option("--seeds", help="Base seeds, separated by commas.")]
+Samples = Annotated[int | None, typer.Option("--samples", "-n", help="Images for each cell, instead of the budget's.")]
+Engines = Annotated[str, typer.Option("--engines", help="Engines that latency is measured on; none: no timing.")]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of the stage cache.")]
+Plugins = Annotated[list[str] | None, typer.Option("-p", help="no:NAME leaves the plugin NAME out.")]
+
+
+def build_request(
+    methods: str, workload: str, budget: BudgetName, seeds: str, samples: int | None, engines: str, device: str
+) -> Request:
+    """The request behind the options. Raises `UserError` for options that mean nothing."""
+    from pqbench.bench.plan import Request, parse_seeds
+    from pqbench.errors import UserError
+
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device {device} is not known: use cpu or cuda.")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
+    timing = engines.strip().lower() != "none"
+    return Request(
+        methods=methods,
+        workload=workload,
+        seeds=parse_seeds(seeds),
+        budget=budget.value,
+        images=samples,
+        engines=tuple(name.strip() for name in engines.split(",")) if timing else (),
+        device=device,
+        timing=timing,
+    )
+
+
+def build_registry(plugins: list[str] | None) -> Registry:
+    """The registry without the plugins that `-p no:NAME` leaves out."""
+    from pqbench.errors import UserError
+    from pqbench.registry import Registry
+
+    blocked = []
+    for text in plugins or []:
+        if not text.startswith("no:"):
+            raise UserError(f"-p {text} is not known: write -p no:NAME to leave the plugin NAME out.")
+        blocked.append(text.removeprefix("no:"))
+    return Registry.discover(blocked=blocked)
