@@ -81,9 +81,7 @@ class RunFolder:
         except FileNotFoundError:
             raise UserError(f"{self.path} holds no {MANIFEST}: give the folder that `pqbench run` wrote.") from None
         except ValueError:
-            raise UserError(
-                f"{self.manifest_path} is damaged (not JSON): restore it or run into a new folder."
-            ) from None
+            raise UserError(f"{self.manifest_path} is not JSON: restore it, or run into a new folder.") from None
         _check_version(str(self.manifest_path), fields)
         return _validated(Manifest, fields, str(self.manifest_path))
 

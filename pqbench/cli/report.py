@@ -22,10 +22,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Also write all tables and figures into the folder.")] = False,
 ) -> None:
-    """Show the results of a run. Nothing is computed again.
-
-    Raises `UserError` for a folder that holds no run, or one that this version cannot read.
-    """
+    """Show the results of a run. Nothing is computed again."""
     from pqbench.bench.store import RunFolder
     from pqbench.report.formats import print_table, rendered
 

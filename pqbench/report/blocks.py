@@ -14,11 +14,11 @@ GAP = 2
 def blocks(section: Section, width: int) -> Iterator[tuple[int, ...]]:
     """Column numbers of each block, at most `width` characters wide where possible.
 
-    Every block starts with the columns that name the row; columns of one group stay together.
+    Every block starts with the columns that name the row; columns of one group stay together if a block can hold them.
     """
     names = [i for i, column in enumerate(section.columns) if column.is_name]
     block = list(names)
-    for members in _together(section.columns):
+    for members in _together(section, names, width):
         if len(block) > len(names) and _width(section, [*block, *members]) > width:
             yield tuple(block)
             block = list(names)
@@ -26,11 +26,12 @@ def blocks(section: Section, width: int) -> Iterator[tuple[int, ...]]:
     yield tuple(block)
 
 
-def _together(columns: Sequence[Column]) -> Iterator[list[int]]:
-    """Runs of columns that are not to be parted: those of one group, or a single one."""
-    numbered = [(i, column) for i, column in enumerate(columns) if not column.is_name]
-    for _, members in groupby(numbered, key=lambda each: each[1].group or each[0]):
-        yield [i for i, _ in members]
+def _together(section: Section, names: Sequence[int], width: int) -> Iterator[Sequence[int]]:
+    """Columns that are not to be parted: those of one group where a block can hold them, else single ones."""
+    numbered = [(i, column) for i, column in enumerate(section.columns) if not column.is_name]
+    for _, run in groupby(numbered, key=lambda each: each[1].group or each[0]):
+        members = [i for i, _ in run]
+        yield from [members] if _width(section, [*names, *members]) <= width else [[i] for i in members]
 
 
 def heading_lines(column: Column) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ def results_table(records: Iterable[Record], manifest: Manifest) -> Table:
     """
     distance = distance_name(manifest)
     sections = tuple(_section(group, manifest, distance) for group in grouped(records, manifest))
+    sections = sections or (Section("", NAMES, (), caption=("No cell has finished or failed yet.",)),)
     return Table(title=f"{manifest.workload.get('name', 'Results')}, budget {manifest.budget}", sections=sections)
 
 

@@ -61,7 +61,7 @@ def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylabel("reconstruction loss")
     axes.set_xlabel("checks of the detector, block after block")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(framealpha=0.9, edgecolor="none", fontsize=9, loc="upper right", ncols=3)
+        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3)
 
 
 def _draw_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
