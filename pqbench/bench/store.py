@@ -105,6 +105,11 @@ class RunFolder:
         """The last record of each cell, in the order in which the cells first appeared."""
         return list(self.contents().records)
 
+    def current_records(self) -> list[Record]:
+        """`records` of the cells that the manifest lists: without those that a later run into this folder replaced."""
+        listed = set(self.manifest().cells)
+        return [record for record in self.records() if record.cell in listed]
+
     def contents(self) -> Contents:
         """`records`, with a note for a last line that a kill cut short.
 

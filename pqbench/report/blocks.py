@@ -42,7 +42,7 @@ def heading_lines(column: Column) -> tuple[str, ...]:
 
 def shown_length(cell: Cell) -> int:
     """Characters of a cell with the marks of its footnotes."""
-    return len(cell.text) + len(",".join(map(str, cell.notes)))
+    return len(cell.text) + len(cell.marks)
 
 
 def _width(section: Section, block: Sequence[int]) -> int:

@@ -25,7 +25,7 @@ def rendered(run: RunFolder, form: Format, width: int = 120) -> str:
 
     `csv` has one row for each cell; all others show the table, where seeds are averaged.
     """
-    manifest, records = run.manifest(), run.records()
+    manifest, records = run.manifest(), run.current_records()
     if form is Format.CSV:
         from pqbench.report.cells import cells_csv
 
@@ -57,7 +57,7 @@ def print_table(run: RunFolder) -> None:
 
     from pqbench.report.terminal import TerminalTable
 
-    Console().print(TerminalTable(results_table(run.records(), run.manifest())))
+    Console().print(TerminalTable(results_table(run.current_records(), run.manifest())))
 
 
 def _plain(run: RunFolder, width: int) -> str:
@@ -67,5 +67,5 @@ def _plain(run: RunFolder, width: int) -> str:
 
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None)
-    console.print(TerminalTable(results_table(run.records(), run.manifest())))
+    console.print(TerminalTable(results_table(run.current_records(), run.manifest())))
     return text.getvalue()

@@ -116,7 +116,7 @@ def _row(row: Sequence[Cell], columns: Sequence[Column]) -> str:
 def _cell(cell: Cell, column: Column) -> str:
     classes = " ".join(_classes(cell, column))
     value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
-    notes = f"<sup>{','.join(map(str, cell.notes))}</sup>" if cell.notes else ""
+    notes = f"<sup>{cell.marks}</sup>" if cell.notes else ""
     return f'<td class="{classes}"{value}{_interval(cell)}>{escape(cell.text)}{notes}</td>'
 
 

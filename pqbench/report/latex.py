@@ -132,7 +132,7 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.is_best:
         text = rf"\textbf{{{text}}}"
-    return text + (rf"\textsuperscript{{{','.join(map(str, cell.notes))}}}" if cell.notes else "")
+    return text + (rf"\textsuperscript{{{cell.marks}}}" if cell.notes else "")
 
 
 def _under(section: Section) -> list[str]:

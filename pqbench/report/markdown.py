@@ -47,4 +47,4 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.is_best:
         text = f"**{text}**"
-    return text + (f" <sup>{','.join(map(str, cell.notes))}</sup>" if cell.notes else "")
+    return text + (f" <sup>{cell.marks}</sup>" if cell.notes else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from pqbench.bench.records import Direction
@@ -58,6 +59,15 @@ class Cell:
     high: float | None = None
     is_best: bool = False
     notes: tuple[int, ...] = ()
+
+    @property
+    def marks(self) -> str:
+        """Its footnotes as readers see them, runs shortened: (1, 2, 3, 5) -> "1-3,5"."""
+        runs = [
+            [number for _, number in run]
+            for _, run in groupby(enumerate(self.notes), key=lambda each: each[1] - each[0])
+        ]
+        return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
 
 
 @dataclass(frozen=True)

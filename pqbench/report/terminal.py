@@ -12,7 +12,7 @@ from rich.text import Text
 from pqbench.report.blocks import GAP, blocks, heading_lines
 from pqbench.report.table import Cell, Section, Table
 
-SUPERSCRIPTS = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
+SUPERSCRIPTS = str.maketrans("0123456789,-", "⁰¹²³⁴⁵⁶⁷⁸⁹·⁻")
 SEPARATOR = 1
 """What rich itself puts between two columns."""
 
@@ -33,7 +33,7 @@ class TerminalTable:
             for line in section.caption:
                 yield Text(line, style="dim")
             for number, text in enumerate(section.footnotes, start=1):
-                yield Text(f"{_superscript((number,))} {text}")
+                yield Text(f"{_superscript(str(number))} {text}")
             yield Text()
 
 
@@ -50,8 +50,8 @@ def _block(section: Section, block: Sequence[int]) -> RichTable:
 
 def _text(cell: Cell) -> Text:
     style = "bold green" if cell.is_best else "red" if cell.text in ("failed", "skipped") else ""
-    return Text(" ".join(cell.text.split()), style=style).append(_superscript(cell.notes), style="dim")
+    return Text(" ".join(cell.text.split()), style=style).append(_superscript(cell.marks), style="dim")
 
 
-def _superscript(numbers: Sequence[int]) -> str:
-    return ",".join(map(str, numbers)).translate(SUPERSCRIPTS)
+def _superscript(marks: str) -> str:
+    return marks.translate(SUPERSCRIPTS)

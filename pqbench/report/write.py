@@ -28,7 +28,7 @@ def write_report(run: RunFolder) -> list[Path]:
     from pqbench.report.markdown import markdown
     from pqbench.report.results import results_table
 
-    manifest, records = run.manifest(), run.records()
+    manifest, records = run.manifest(), run.current_records()
     table = results_table(records, manifest)
     figures = figures_of(run)
     contents = (markdown(table), latex(table), cells_csv(records), html_page(table, shown_figures(figures)))
@@ -43,7 +43,7 @@ def figures_of(run: RunFolder) -> dict[str, bytes]:
     from pqbench.report.figures.quality import quality_latency
     from pqbench.report.figures.samples import sample_grid
 
-    manifest, records = run.manifest(), run.records()
+    manifest, records = run.manifest(), run.current_records()
     figures = {}
     grid = sample_grid(records, manifest, run.path)
     if grid is not None:

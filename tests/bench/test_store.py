@@ -82,6 +82,13 @@ def test_last_record_of_a_cell_wins_and_keeps_the_cells_place(run: RunFolder) ->
     assert [(r.cell, r.status, r.steps) for r in run.records()] == [("c1", "ok", 7), ("c2", "ok", 20)]
 
 
+def test_cells_that_the_manifest_no_longer_lists_are_not_current(run: RunFolder) -> None:
+    for cell in ("replaced", "c1"):
+        run.append(record(cell))
+    assert [r.cell for r in run.records()] == ["replaced", "c1"]
+    assert [r.cell for r in run.current_records()] == ["c1"]
+
+
 @REUSED_FOLDER
 @given(data=st.data())
 def test_killed_at_any_byte_keeps_every_whole_line_and_goes_on(tmp_path: Path, data: st.DataObject) -> None:

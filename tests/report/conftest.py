@@ -159,9 +159,9 @@ def manifest() -> Manifest:
 
 
 @pytest.fixture
-def run(tmp_path: Path, records: list[Record], manifest: Manifest) -> RunFolder:
+def run(tmp_path: Path, records: list[Record]) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
-    folder.write_manifest(manifest)
+    folder.write_manifest(make_manifest(cells=tuple(record.cell for record in records)))
     for each in records:
         folder.append(each)
     return folder

@@ -149,6 +149,13 @@ def test_order_by_distance_tells_evidence_from_none() -> None:
     assert "rtn w4a4 ≈ ptq4dm w4a4 < pqcad w4a4" in caption
 
 
+@pytest.mark.parametrize(
+    ("notes", "marks"), [((), ""), ((4,), "4"), ((1, 2), "1,2"), ((1, 2, 3, 5), "1-3,5"), ((1, 3, 4, 5, 6), "1,3-6")]
+)
+def test_marks_of_footnotes_are_short(notes: tuple[int, ...], marks: str) -> None:
+    assert Cell("x", notes=notes).marks == marks
+
+
 # --- best values ---
 
 

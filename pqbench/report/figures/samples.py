@@ -11,6 +11,7 @@ import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from pqbench.bench.records import Manifest, Record
+from pqbench.report.numbers import decimals, fixed
 from pqbench.report.results import distance_name
 from pqbench.report.rows import Row, grouped
 
@@ -80,7 +81,7 @@ def _label(row: Row, distance: str, protocol: str) -> tuple[str, str]:
     facts.append(f"{row.steps} steps")
     fd = row.estimate("fd")
     if fd is not None:
-        facts.append(f"{distance} {fd.value:.1f}" + (f" ({protocol})" if protocol else ""))
+        facts.append(f"{distance} {fixed(fd.value, decimals([fd.value]))}" + (f" ({protocol})" if protocol else ""))
     return row.label, ", ".join(facts)
 
 

@@ -16,12 +16,14 @@ from pqbench.report.figures.style import COLOURS, FAINT, INK, ImageFormat, drawn
 
 STAGE = "quantize"
 MOST_NAMED_BLOCKS = 24
+CURVES = {"loss": (COLOURS[5], 0.8), "perturbation": (COLOURS[2], 0.8), "momentum": (COLOURS[1], 1.6)}
+"""Colour and width of each line that the trace may hold."""
 
 
 def quantization_trace(record: Record, form: ImageFormat = "png") -> bytes | None:
     """Bits, loss and its momentum over all checks of the detector, block after block; None without such a trace.
 
-    Reads rows of `record.trace["quantize"]` with any of block, width, loss, momentum and event.
+    Reads rows of `record.trace["quantize"]` with any of stage, block, width, loss, perturbation, momentum and event.
     """
     rows = [
         row for row in record.trace.get(STAGE, []) if any(_number(row, key) is not None for key in ("loss", "width"))
@@ -48,20 +50,22 @@ def _draw_bits(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    for key, colour, width in (("loss", COLOURS[5], 1.0), ("momentum", COLOURS[1], 1.8)):
+    for key, (colour, width) in CURVES.items():
         values = _series(rows, key)
         if any(math.isfinite(value) for value in values):
             axes.plot(values, color=colour, linewidth=width, label=key)
     events = [i for i, row in enumerate(rows) if row.get("event")]
     if events:
-        axes.plot(events, [0.02] * len(events), "|", color=INK, transform=axes.get_xaxis_transform(), label="event")
+        axes.plot(
+            events, [0.02] * len(events), "|", color=INK, transform=axes.get_xaxis_transform(), label="transition"
+        )
     if any(value > 0 for value in _series(rows, "loss")):
         axes.set_yscale("log", nonpositive="mask")
         axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_ylabel("reconstruction loss")
-    axes.set_xlabel("checks of the detector, block after block")
+    axes.set_ylabel("relative to full precision")
+    axes.set_xlabel("iterations, block after block")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3)
+        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4)
 
 
 def _draw_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -88,11 +92,11 @@ def _name_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _spans(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int]]:
-    """(block, first row, row behind its last) of each run of rows that belong to one block."""
+    """(name, first row, row behind its last) of each run of rows that belong to one block and stage."""
     start = 0
-    for block, members in groupby(rows, key=lambda row: str(row.get("block", ""))):
+    for (stage, block), members in groupby(rows, key=lambda row: (row.get("stage"), row.get("block"))):
         end = start + len(list(members))
-        yield block, start, end
+        yield ": ".join(str(part) for part in (stage, block) if part), start, end
         start = end
 
 
