@@ -17,7 +17,7 @@ from pqbench.bench.records import Manifest, Metric, Record
 from pqbench.bench.store import MANIFEST, RECORDS, RunFolder
 from pqbench.errors import UserError
 
-REUSED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+REUSED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 
 
 def record(cell: str = "c1", **fields: object) -> Record:

@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import make_manifest, make_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from report_runs import make_manifest, make_record
 
 from pqbench.report.cells import cells_csv
 from pqbench.report.html_page import html_page
@@ -33,7 +33,7 @@ TEXTS = st.one_of(
         alphabet=st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cf", "Zl", "Zp", "Zs")), max_size=25
     ),
 )
-FAST = settings(max_examples=150, deadline=None)
+FAST = settings(max_examples=80, deadline=None)
 
 
 def one_line(text: str) -> str:

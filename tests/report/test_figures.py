@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import full_precision, make_manifest, make_metrics, make_record, make_trace, typical_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
+from report_runs import full_precision, make_manifest, make_metrics, make_record, make_trace, typical_records
 
 from pqbench.bench.records import Record
 from pqbench.report.figures.labels import Label, place_labels

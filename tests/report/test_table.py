@@ -9,7 +9,9 @@ import math
 
 import numpy as np
 import pytest
-from conftest import (
+from hypothesis import given
+from hypothesis import strategies as st
+from report_runs import (
     OTHER_PROTOCOL,
     PROTOCOL,
     full_precision,
@@ -20,8 +22,6 @@ from conftest import (
     metric,
     typical_records,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import typical_records
+from report_runs import typical_records
 
 from pqbench.bench.store import RunFolder
 from pqbench.cli.main import run_command_line
