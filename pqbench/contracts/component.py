@@ -22,6 +22,8 @@ API_VERSION = 1
 class Component(ABC):
     """Base of all contracts. A component is a frozen dataclass whose fields are made by `parameter`.
 
+    One without parameters may be a plain class.
+
     name         what users write; lower case letters, digits, `_` and `-`
     summary      one line for `pqbench plugins list`
     references   BibTeX entries of the papers it implements

@@ -22,7 +22,7 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
         },
         "engine": {
             "torch": "pqbench.engines.torch_eager:TorchEager",
-            "openvino": "pqbench.engines.openvino:OpenVino",
+            "openvino": "pqbench.engines.openvino.engine:OpenVino",
         },
     }
 )

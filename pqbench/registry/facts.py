@@ -78,12 +78,12 @@ def _texts(component: Any) -> Iterator[str]:
 def _shape(component: Any) -> Iterator[str]:
     if inspect.isabstract(component):
         yield "it does not define " + ", ".join(sorted(component.__abstractmethods__))
-    # A method holds no code and is never instantiated, so it need not be a dataclass unless it wants to be.
-    own = vars(component).get("__dataclass_params__")
-    if own is None and component.kind == "method":
-        return
-    if own is None or not own.frozen:
-        yield "it is not a frozen dataclass: put @dataclass(frozen=True) above the class"
+    for declaring in component.__mro__:
+        decorated = vars(declaring).get("__dataclass_params__")
+        # Where the decorator is missing, what `parameter` made is still there as it was written.
+        forgotten = any(isinstance(value, dataclasses.Field) for value in vars(declaring).values())
+        if forgotten or (decorated is not None and not decorated.frozen):
+            yield f"{declaring.__name__} is not a frozen dataclass: put @dataclass(frozen=True) above the class"
 
 
 def _parameters(component: Any) -> Iterator[str]:
