@@ -50,7 +50,7 @@ def parameter_groups(net: nn.Module, training: Training) -> list[dict[str, objec
     inside: set[int] = set()
     for _, layer in tunable_layers(net):
         inside |= {id(p) for p in layer.parameters()}
-        unit = float(layer.weight_step().mean()) if layer.weight_grid else float(layer.weight.detach().std()) / 8
+        unit = float(layer.weight_step().detach().mean()) if layer.weight_grid else float(layer.weight.detach().std()) / 8
         groups.append({"params": [layer.weight], "peak": training.weight_lr * unit})
         if layer.weight_grid is not None:
             steps.append(layer.weight_theta)

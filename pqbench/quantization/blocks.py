@@ -132,7 +132,9 @@ def capture_inputs(
     finally:
         hook.remove()
     names = [k for k, v in chunks[0].items() if isinstance(v, Tensor)]
-    tensors = {k: torch.cat([chunk[k] for chunk in chunks]) for k in names}
+    # Attention hands on tensors with permuted strides, on which torch 2.13's CPU GroupNorm backward crashes when its
+    # gradient comes in another layout.
+    tensors = {k: torch.cat([chunk[k] for chunk in chunks]).contiguous() for k in names}
     return tensors, {k: v for k, v in chunks[0].items() if k not in tensors}
 
 
@@ -155,4 +157,4 @@ def capture_outputs(
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(parts) for name, parts in kept.items()}
+    return {name: torch.cat(parts).contiguous() for name, parts in kept.items()}
