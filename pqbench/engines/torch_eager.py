@@ -1,0 +1,67 @@
+"""Eager torch: the line that everyone has, and a simulation of anything quantized."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.contracts import Engine
+from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
+
+_SHORT_NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64"}
+
+
+@dataclass(frozen=True)
+class TorchEager(Engine):
+    """Runs the net as it is, on the device that holds its weights. Quantized layers are simulated in floating point."""
+
+    name: ClassVar[str] = "torch"
+    summary: ClassVar[str] = "eager torch in full precision; simulates quantized models, so it never times them"
+    executes_quantized: ClassVar[bool] = False
+
+    def available(self) -> str:
+        """Always empty: pqbench itself needs torch."""
+        return ""
+
+    def compile(self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
+        """Nothing is compiled; shape and batch are those of the caller's inputs."""
+        return EagerExecutable(net.eval(), threads)
+
+
+class EagerExecutable:
+    """A denoiser that is called in inference mode with a fixed number of threads."""
+
+    def __init__(self, net: nn.Module, threads: int) -> None:
+        self._net = net
+        self._threads = threads
+        self._device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """One step. The prediction is brought back to the inputs' device, so a GPU has finished when this returns."""
+        with torch.inference_mode(), _threads(self._threads):
+            prediction: Tensor = self._net(x_t.to(self._device), t.to(self._device))
+            return prediction.to(x_t.device)
+
+    def layer_precisions(self) -> Mapping[str, int]:
+        """Convolutions and linear layers by the type of their arithmetic, which simulation leaves at float."""
+        layers = (m for m in self._net.modules() if isinstance(m, (*QUANTIZABLE, QuantizedLayer)))
+        return Counter(_SHORT_NAMES.get(layer.weight.dtype, str(layer.weight.dtype)) for layer in layers)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """The number of threads is global to the process: it is put back after each step."""
+    before = torch.get_num_threads()
+    if before != count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before != count:
+            torch.set_num_threads(before)

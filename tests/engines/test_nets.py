@@ -1,0 +1,123 @@
+"""Whole nets on the engines: the numbers, the kernels that ran, and what stays untouched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pqbench.contracts import CalibrationSet
+from pqbench.engines.openvino import OpenVino
+from pqbench.engines.openvino.group_norm import ReducedGroupNorm
+from pqbench.engines.quantized import is_quantized
+from pqbench.engines.torch_eager import TorchEager
+from pqbench.errors import UserError
+from pqbench.methods.precision import Precision
+from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
+from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.observers import MinMax
+from pqbench.quantization.ranges import minmax
+from pqbench.quantization.scope import quantize_layers
+from pqbench.testing.tiny import TinyWorkload
+
+SHAPE = TinyWorkload.shape
+
+
+def inputs(batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(batch, *SHAPE, generator=generator), torch.full((batch,), 500)
+
+
+def rounded(precision: Precision, x: Tensor, t: Tensor) -> nn.Module:
+    """The tiny denoiser, rounded to the nearest grid points of min-max ranges."""
+    net = TinyWorkload().denoiser()
+    quantize_layers(net, precision, (x, t))
+    calibrate_weights(net, minmax)
+    calibrate_activations(net, CalibrationSet(x_t=x, t=t, workload="tiny"), MinMax)
+    return net
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def test_full_precision_is_the_net_itself_on_both_engines() -> None:
+    net, (x, t) = TinyWorkload().denoiser(), inputs()
+    with torch.no_grad():
+        expected = net(x, t)
+    eager = TorchEager().compile(net, SHAPE, 2, threads=1)
+    compiled = OpenVino().compile(net, SHAPE, 2, threads=1)
+    torch.testing.assert_close(eager(x, t), expected, rtol=0, atol=0)
+    torch.testing.assert_close(compiled(x, t), expected, rtol=1e-4, atol=1e-5)
+    assert set(eager.layer_precisions()) == set(compiled.layer_precisions()) == {"f32"}
+
+
+@pytest.mark.parametrize(("precision", "bound"), [(Precision(8, 8), 0.05), (Precision(4, 4), 1.0)])
+def test_a_quantized_net_is_as_far_from_full_precision_as_its_simulation(precision: Precision, bound: float) -> None:
+    x, t = inputs()
+    net = rounded(precision, x, t)
+    with torch.no_grad():
+        exact, simulated = TinyWorkload().denoiser()(x, t), net(x, t)
+    executable = OpenVino().compile(net, SHAPE, 2, threads=1)
+    executed = executable(x, t)
+    # Rounding flips are amplified by depth, so whole nets are judged by their distance to full precision.
+    assert distance(executed, exact) == pytest.approx(distance(simulated, exact), rel=0.2)
+    assert distance(executed, simulated) < distance(simulated, exact) < bound
+    assert set(executable.layer_precisions()) <= {"u8", "i8"}
+    assert sum(executable.layer_precisions().values()) >= len(list(quantized_layers(net))) - 1
+
+
+def test_compiling_leaves_the_net_as_it_was() -> None:
+    x, t = inputs()
+    net = rounded(Precision(4, 4), x, t)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    OpenVino().compile(net, SHAPE, 2, threads=1)
+    assert len(list(quantized_layers(net))) > 0
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_prediction_survives_the_next_call() -> None:
+    net, (x, t) = TinyWorkload().denoiser(), inputs()
+    executable = OpenVino().compile(net, SHAPE, 2, threads=1)
+    first = executable(x, t)
+    kept = first.clone()
+    executable(x + 1, t)
+    assert torch.equal(first, kept)
+
+
+def test_eager_torch_puts_the_number_of_threads_back() -> None:
+    net, (x, t) = TinyWorkload().denoiser(), inputs()
+    before = torch.get_num_threads()
+    TorchEager().compile(net, SHAPE, 2, threads=before + 1)(x, t)
+    assert torch.get_num_threads() == before
+
+
+def test_what_cannot_be_converted_is_named_in_one_sentence() -> None:
+    class Custom(nn.Module):
+        def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x_t) + t.view(-1, 1, 1, 1)
+
+    with pytest.raises(UserError, match=r"OpenVINO cannot convert this net .*another engine"):
+        OpenVino().compile(Custom(), SHAPE, 2, threads=1)
+
+
+def test_only_layers_below_32_bits_make_a_net_quantized() -> None:
+    x, t = inputs()
+    net = TinyWorkload().denoiser()
+    assert not is_quantized(net)
+    quantize_layers(net, Precision(), (x, t))
+    assert not is_quantized(net)
+    assert is_quantized(rounded(Precision(8, 8), x, t))
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 5, 7), (2, 12, 9)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_written_out_group_norm_is_torchs(shape: tuple[int, ...], affine: bool) -> None:
+    norm = nn.GroupNorm(4, 12, affine=affine).double()
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    # A mean a thousand times the spread: one pass over the squares would lose the variance.
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 1000
+    written = ReducedGroupNorm(norm.float())(x)
+    torch.testing.assert_close(written, norm.double()(x.double()).float(), rtol=1e-3, atol=1e-3)
