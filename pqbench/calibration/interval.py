@@ -47,7 +47,7 @@ class Interval(CalibrationSampler):
         """
         if 1 < context.steps <= self.every:
             raise UserError(
-                f"{self.name}: every={self.every} leaves only the first of the {context.steps} sampling steps: give less."
+                f"{self.name}: every={self.every} leaves only the first of {context.steps} sampling steps: give less."
             )
         levels = interval_levels(self.samples, context.steps, self.every)
         order = torch.randperm(self.samples, generator=context.generator("calibration/interval"))

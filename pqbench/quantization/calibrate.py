@@ -67,48 +67,57 @@ def calibrate_activations(
             part = slice(start, start + batch)
             net(calibration.x_t[part].to(device), calibration.t[part].to(device))
             progress(min(start + batch, len(calibration)), len(calibration), "observing activations")
-        for name, watcher in watched.items():
-            watcher.settle(name)
+        for watcher in watched:
+            watcher.settle()
 
 
 class _Watcher(nn.Module):
     """Stands in for a layer's activation quantizer while its input is observed."""
 
-    def __init__(self, quantizer: ActivationQuantizer, observer: Observer, quantize: bool) -> None:
+    def __init__(self, name: str, quantizer: ActivationQuantizer, observer: Observer, quantize: bool) -> None:
         super().__init__()
+        self.name = name
         self.quantizer = quantizer
         self.observer = observer
         self.quantize = quantize
 
     def forward(self, x: Tensor) -> Tensor:
-        self.observer.update(x)
+        with _naming(self.name):
+            self.observer.update(x)
         if not self.quantize:
             return x
-        self.quantizer.set(*self.observer.parameters())
+        self.settle()
         quantized: Tensor = self.quantizer(x)
         return quantized
 
-    def settle(self, name: str) -> None:
-        try:
+    def settle(self) -> None:
+        """Hand the range known so far to the quantizer."""
+        with _naming(self.name):
             self.quantizer.set(*self.observer.parameters())
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
 
 
 @contextmanager
-def _observing(net: nn.Module, observer: ObserverFactory, quantize: bool) -> Iterator[dict[str, _Watcher]]:
+def _observing(net: nn.Module, observer: ObserverFactory, quantize: bool) -> Iterator[list[_Watcher]]:
     """Put a watcher in the place of every activation quantizer that has a grid, and the quantizers back afterwards."""
-    layers = {name: layer for name, layer in quantized_layers(net) if layer.activation.grid is not None}
-    quantizers = {name: layer.activation for name, layer in layers.items()}
-    watched: dict[str, _Watcher] = {}
+    watched: list[tuple[QuantizedLayer, _Watcher]] = []
+    for name, layer in quantized_layers(net):
+        grid = layer.activation.grid
+        if grid is not None:
+            watched.append((layer, _Watcher(name, layer.activation, observer(grid), quantize)))
     try:
-        for name, layer in layers.items():
-            grid = quantizers[name].grid
-            assert grid is not None
-            watched[name] = _Watcher(quantizers[name], observer(grid), quantize)
-            # `activation` is declared as the quantizer it normally is; nn.Module takes the stand-in under that name.
-            setattr(layer, "activation", watched[name])  # noqa: B010
-        yield watched
+        for layer, watcher in watched:
+            # Declared as the quantizer that it normally is; nn.Module takes the stand-in under the same name.
+            layer.activation = watcher  # type: ignore[assignment]
+        yield [watcher for _, watcher in watched]
     finally:
-        for name, layer in layers.items():
-            layer.activation = quantizers[name]
+        for layer, watcher in watched:
+            layer.activation = watcher.quantizer
+
+
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
+    """Put the layer's name before what is wrong with its input."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{layer}: {error}") from None

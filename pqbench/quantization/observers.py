@@ -14,12 +14,19 @@ from torch import Tensor
 
 from pqbench.errors import UserError
 from pqbench.quantization.grid import Grid
+from pqbench.quantization.ranges import thinned
 
 RangeRule = Callable[[Tensor, Grid], tuple[Tensor, Tensor]]
 """Values (C, N) and a grid -> scale (C,) float32 and zero-point (C,) int32."""
 
-RESERVOIR_VALUES = 16_384
-"""Values that `Reservoir` keeps of a layer's input: the 0.1 % tail of them is still 16 values."""
+SEARCH_VALUES = 16_384
+"""Values that a search looks at for one layer's input: even the 0.1 % tail of them is 16 values. Four times as many
+took three times as long and moved the error of a 4-bit U-Net's prediction by a hundredth of itself or less."""
+
+
+def sampled(rule: RangeRule, values: int = SEARCH_VALUES) -> RangeRule:
+    """`rule` applied to an even sample of at most `values` values a row."""
+    return lambda x, grid: rule(thinned(x, values), grid)
 
 
 class Observer(ABC):
@@ -49,30 +56,26 @@ class MinMax(Observer):
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
-        self._seen: Tensor | None = None
-
-    @property
-    def ends(self) -> Tensor:
-        """The smallest and the largest value, (2,)."""
-        return _required(self._seen)
+        self._ends: Tensor | None = None
 
     def update(self, x: Tensor) -> None:
         """Widen the range to the batch's extremes."""
         ends = _extremes(x)
-        if self._seen is not None:
-            ends = torch.stack([torch.minimum(self._seen[0], ends[0]), torch.maximum(self._seen[1], ends[1])])
-        self._seen = ends
+        if self._ends is not None:
+            ends = torch.stack([torch.minimum(self._ends[0], ends[0]), torch.maximum(self._ends[1], ends[1])])
+        self._ends = ends
 
     def parameters(self) -> tuple[Tensor, Tensor]:
         """The grid over the range."""
-        return self.grid.parameters(self.ends[:1], self.ends[1:])
+        ends = _required(self._ends)
+        return self.grid.parameters(ends[:1], ends[1:])
 
 
 class MovingAverage(Observer):
-    """Applies a range rule to each batch and keeps moving averages of the two ends it chooses.
+    """Applies a range rule to each batch and keeps moving averages of the two ends of the grids it chooses.
 
     end <- (1 - momentum) end + momentum end(batch); the first batch starts the average. With `ranges.minmax` this is
-    the usual moving min-max.
+    the usual moving min-max, with `ranges.lp_search` PTQ4DM's (momentum 0.1).
     """
 
     def __init__(self, grid: Grid, rule: RangeRule, momentum: float = 0.1) -> None:
@@ -83,6 +86,7 @@ class MovingAverage(Observer):
 
     def update(self, x: Tensor) -> None:
         """Move both ends towards the batch's."""
+        _extremes(x)
         scale, zero = self._rule(x.detach().reshape(1, -1), self.grid)
         codes = torch.tensor([self.grid.low, self.grid.high], device=scale.device)
         ends = self.grid.dequantize(codes, scale, zero)
@@ -98,22 +102,21 @@ class Reservoir(Observer):
     """Applies a range rule once, to a bounded random sample of all the values that were seen.
 
     Every slot of the sample is an independent uniform draw from everything seen so far: a batch of m values after n
-    others takes each slot over with probability m / (n + m). The true extremes are added, so that the range the rule
-    starts from is the whole one.
+    others takes each slot over with probability m / (n + m). The extremes are not added: among a few thousand values
+    two outliers would weigh as much as thousands of their kind, and an L_p search would widen the range for them.
     """
 
-    def __init__(self, grid: Grid, rule: RangeRule, generator: torch.Generator, size: int = RESERVOIR_VALUES) -> None:
+    def __init__(self, grid: Grid, rule: RangeRule, generator: torch.Generator, size: int = SEARCH_VALUES) -> None:
         super().__init__(grid)
         self._rule = rule
         self._generator = generator
-        self._extremes = MinMax(grid)
-        self._values: Tensor | None = None
         self._size = size
+        self._values: Tensor | None = None
         self._count = 0
 
     def update(self, x: Tensor) -> None:
         """Let the batch's values take over their share of the slots."""
-        self._extremes.update(x)
+        _extremes(x)
         flat = x.detach().reshape(-1)
         self._count += len(flat)
         drawn = flat[torch.randint(len(flat), (self._size,), generator=self._generator).to(flat.device)]
@@ -125,8 +128,7 @@ class Reservoir(Observer):
 
     def parameters(self) -> tuple[Tensor, Tensor]:
         """What the rule makes of the sample."""
-        values = _required(self._values)
-        return self._rule(torch.cat([values, self._extremes.ends]).reshape(1, -1), self.grid)
+        return self._rule(_required(self._values).reshape(1, -1), self.grid)
 
 
 def _extremes(x: Tensor) -> Tensor:

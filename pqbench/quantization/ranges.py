@@ -36,7 +36,7 @@ def percentile(values: Tensor, grid: Grid, share: float) -> tuple[Tensor, Tensor
     _require_finite(values)
     tail = (1 - share) / 2
     ends = torch.quantile(
-        _thinned(values).double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=1
+        thinned(values).double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=1
     )
     return grid.parameters(ends[0].float(), ends[1].float())
 
@@ -51,7 +51,7 @@ def lp_search(
     """
     _require_finite(values)
     low, high = values.amin(1), values.amax(1)
-    sample = _thinned(values)
+    sample = thinned(values)
     shrink = 1 - torch.arange(candidates, dtype=torch.float32, device=values.device) / candidates
     scale, zero = grid.parameters(low[:, None] * shrink, high[:, None] * shrink)
     error = torch.empty_like(scale)
@@ -67,12 +67,14 @@ def lp_search(
     return scale.gather(1, best).squeeze(1), zero.gather(1, best).squeeze(1)
 
 
-def _thinned(values: Tensor) -> Tensor:
+def thinned(values: Tensor, most: int = _SEARCH_VALUES) -> Tensor:
+    """An even sample of at most `most` columns of values (C, N): (C, min(N, most))."""
     count = values.shape[1]
-    if count <= _SEARCH_VALUES:
+    if count <= most:
         return values
-    index = torch.linspace(0, count - 1, _SEARCH_VALUES, device=values.device).round().long()
-    return values[:, index]
+    # In whole numbers, as single precision cannot count beyond 2^24, and from end to end: a stride that divides the rows
+    # of an image would look at the same few pixels of each.
+    return values[:, torch.arange(most, device=values.device) * (count - 1) // (most - 1)]
 
 
 def _require_finite(values: Tensor) -> None:

@@ -73,6 +73,7 @@ def quantize_layers(
     end_bits: int | None = None,
     exempt: Sequence[str] = (),
     w_symmetric: bool = True,
+    a_symmetric: bool = False,
 ) -> list[str]:
     """Replace the layers of `net` by `QuantizedLayer`s, in place; their grids are still to be set.
 
@@ -98,8 +99,13 @@ def quantize_layers(
             a = max(a, end_bits) if a != FULL_PRECISION_BITS else a
         layer = net.get_submodule(name)
         assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
-        replace_module(net, name, QuantizedLayer(layer, w, a, w_symmetric))
+        replace_module(net, name, QuantizedLayer(layer, w, a, w_symmetric, a_symmetric))
     return chosen
+
+
+def split_patterns(text: str) -> tuple[str, ...]:
+    """The patterns of a parameter's text, which are separated by `|` (a comma would end the parameter)."""
+    return tuple(part.strip() for part in text.split("|") if part.strip())
 
 
 def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
