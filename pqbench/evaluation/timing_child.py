@@ -1,0 +1,159 @@
+"""The process in which one model is timed.
+
+    python -m pqbench.evaluation.timing_child SPEC RESULT
+
+Both are JSON files: a `TimingSpec` that is read, a `TimingResult` that is written.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from pqbench.errors import UserError
+from pqbench.evaluation.machine import OtherWork, device_alone, load_average, processor
+from pqbench.evaluation.timing_component import component
+from pqbench.evaluation.timing_spec import BatchTimes, CallTimes, MemoryUse, TimingResult, TimingSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from pqbench.contracts import Engine, Executable, Workload
+    from pqbench.evaluation.stopwatch import Timing
+
+STEP_SHARE = 1 / 3
+"""A step is a fraction of a sampling run, so a fraction of the time gives it as many runs."""
+
+
+def main() -> int:
+    """Time what the first argument says and write the answer to the second."""
+    spec_path, result_path = map(Path, sys.argv[1:])
+    spec = TimingSpec.model_validate_json(spec_path.read_text())
+    try:
+        # Before the imports: loading libraries would disturb a timing that is under way.
+        with device_alone(spec.device):
+            result = run(spec)
+    except UserError as error:
+        result = TimingResult(error=str(error))
+    result_path.write_text(result.model_dump_json())
+    return 1 if result.error else 0
+
+
+def run(spec: TimingSpec) -> TimingResult:
+    """Memory first, while nothing else has been in this process, then the batches from the largest down."""
+    load = load_average()
+    bench = _Bench(spec)
+    batches = sorted(set(spec.batches), reverse=True)
+    memory, largest = bench.largest_batch(batches[0])
+    others = [bench.time(batch, *bench.compile(batch)) for batch in batches[1:]]
+    return TimingResult(machine=processor(), load_average=load, memory=memory, batches=(largest, *others))
+
+
+class _Bench:
+    """The model of a spec on the engine of a spec, loaded once."""
+
+    def __init__(self, spec: TimingSpec) -> None:
+        import torch
+
+        torch.set_num_threads(spec.threads)
+        self.spec = spec
+        self.device = torch.device(spec.device)
+        self.workload: Workload = component("workload", spec.workload)()
+        self.engine: Engine = component("engine", spec.engine)()
+        missing = self.engine.available()
+        if missing:
+            raise UserError(missing)
+
+    def load(self) -> nn.Module:
+        """The model, read from its checkpoint anew."""
+        from pqbench.engines.quantized import is_quantized
+        from pqbench.quantization.checkpoint import load_checkpoint
+
+        net = load_checkpoint(Path(self.spec.checkpoint), self.workload.architecture()).eval().to(self.device)
+        if is_quantized(net) and not self.engine.executes_quantized:
+            raise UserError(
+                f"The engine {self.spec.engine} only simulates quantized models, so it has no latency for this one."
+            )
+        return net
+
+    def compile(self, batch: int) -> tuple[Executable, float]:
+        """The executable for one batch size, and the seconds that it took. The torch model is not kept."""
+        net = self.load()
+        start = perf_counter()
+        executable = self.engine.compile(net, self.workload.shape, batch, self.spec.threads)
+        return executable, perf_counter() - start
+
+    def largest_batch(self, batch: int) -> tuple[MemoryUse, BatchTimes]:
+        """The peak of the first sampling run of the process; the timing goes on with the same executable."""
+        from pqbench.evaluation.memory import PeakMemory, process_peak, resident
+
+        baseline = resident()
+        executable, seconds = self.compile(batch)
+        loading_peak = process_peak()
+        watch = PeakMemory(self.device)
+        start = perf_counter()
+        self._sampling_run(executable, batch)()
+        first = perf_counter() - start
+        peak = watch.read()
+        memory = MemoryUse(
+            batch=batch, peak=peak.bytes, window=peak.window, baseline=baseline, loading_peak=loading_peak
+        )
+        times = self.time(batch, executable, seconds)
+        # The run that was watched for memory was the first one.
+        sampling = times.sampling.model_copy(update={"first": first})
+        return memory, times.model_copy(update={"sampling": sampling})
+
+    def time(self, batch: int, executable: Executable, compile_seconds: float) -> BatchTimes:
+        """Single steps and whole runs of one batch size."""
+        from pqbench.evaluation.stopwatch import time_calls
+
+        others = OtherWork()
+        sampling = time_calls(self._sampling_run(executable, batch), self.spec.seconds)
+        step = time_calls(self._step(executable, batch), self.spec.seconds * STEP_SHARE)
+        return BatchTimes(
+            batch=batch,
+            compile_seconds=compile_seconds,
+            step=_summary(step),
+            sampling=_summary(sampling),
+            layer_precisions=dict(executable.layer_precisions()),
+            other_work=others.share(),
+        )
+
+    def _noise(self, batch: int) -> Tensor:
+        from pqbench.diffusion.noise import initial_noise
+
+        return initial_noise(0, range(batch), self.workload.shape).to(self.device)
+
+    def _step(self, executable: Executable, batch: int) -> Callable[[], object]:
+        x_t = self._noise(batch)
+        # Which step makes no difference to the work; the first one has inputs that are pure noise, as here.
+        t = self.workload.timesteps(self.spec.steps)[:1].to(self.device).repeat(batch)
+        return lambda: self._finished(executable(x_t, t))
+
+    def _sampling_run(self, executable: Executable, batch: int) -> Callable[[], object]:
+        from pqbench.diffusion.ddim import ddim_sample
+
+        noise, schedule = self._noise(batch), self.workload.schedule()
+        timesteps = self.workload.timesteps(self.spec.steps).to(self.device)
+        return lambda: self._finished(ddim_sample(executable, schedule, timesteps, noise))
+
+    def _finished(self, result: Tensor) -> Tensor:
+        """A GPU answers before it has computed."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+        return result
+
+
+def _summary(timing: Timing) -> CallTimes:
+    return CallTimes(first=timing.first, median=timing.median, p95=timing.p95, runs=len(timing.runs))
+
+
+
+if __name__ == "__main__":
+    sys.exit(main())
