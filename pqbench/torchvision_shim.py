@@ -40,7 +40,8 @@ def _native_operators_load() -> bool:
     import torch
 
     spec = importlib.util.find_spec("torchvision")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     from pathlib import Path
 
     for folder in spec.submodule_search_locations:
