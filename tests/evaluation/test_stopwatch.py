@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pqbench.evaluation.machine import OtherWork, device_alone
+from pqbench.evaluation.memory import PeakMemory, process_peak, resident
+from pqbench.evaluation.stopwatch import MIN_RUNS, Timing, time_calls
+from pqbench.evaluation.timing_metrics import is_noisy
+from pqbench.evaluation.timing_spec import BatchTimes, CallTimes
+
+MIB = 2**20
+
+
+@given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=60))
+def test_the_statistics_are_numpys(runs: list[float]) -> None:
+    timing = Timing(1.0, tuple(runs))
+    assert timing.median == pytest.approx(np.median(runs))
+    assert timing.p95 == pytest.approx(np.percentile(runs, 95, method="inverted_cdf"))
+
+
+def test_the_first_call_is_kept_apart() -> None:
+    pauses = iter([0.05])
+    timing = time_calls(lambda: time.sleep(next(pauses, 0.001)), 0.1)
+    assert timing.first >= 0.05
+    assert max(timing.runs) < 0.05
+
+
+def test_a_slow_call_is_timed_often_enough_and_a_fast_one_ends_in_time() -> None:
+    assert len(time_calls(lambda: time.sleep(0.02), 0.001).runs) == MIN_RUNS
+    start = time.perf_counter()
+    assert len(time_calls(lambda: None, 0.2).runs) > 100
+    assert time.perf_counter() - start < 2
+
+
+def test_two_timings_of_one_device_never_overlap() -> None:
+    device, held = f"test-{os.getpid()}", threading.Event()
+
+    def second() -> None:
+        # A lock belongs to an opened file, so two threads exclude each other just as two processes do.
+        with device_alone(device):
+            held.set()
+
+    thread = threading.Thread(target=second)
+    with device_alone(device), device_alone(f"{device}-other"):
+        thread.start()
+        assert not held.wait(0.2)
+    assert held.wait(30)
+    thread.join()
+
+
+def test_our_own_work_is_not_others() -> None:
+    others = OtherWork()
+    until = time.perf_counter() + 0.3
+    while time.perf_counter() < until:
+        sum(range(1000))
+    assert 0 <= others.share() <= 1
+
+
+def test_the_peak_is_seen_after_the_memory_was_freed_and_only_from_the_watch_on() -> None:
+    before = torch.ones(64 * MIB // 4)
+    del before
+    watch = PeakMemory(torch.device("cpu"))
+    start = resident()
+    block = torch.ones(48 * MIB // 4)
+    del block
+    peak = watch.read()
+    if peak.window == "process":
+        pytest.skip("this kernel does not let a process reset its peak")
+    assert 40 * MIB < peak.bytes - start < 60 * MIB
+    assert process_peak() >= peak.bytes - MIB
+
+
+@pytest.mark.parametrize(
+    ("other_work", "p95", "noisy"), [(0.0, 1.2, False), (0.5, 1.2, True), (0.0, 3.0, True), (0.05, 1.0, False)]
+)
+def test_noise_is_flagged(other_work: float, p95: float, noisy: bool) -> None:
+    calls = CallTimes(first=2, median=1, p95=p95, runs=10)
+    times = BatchTimes(
+        batch=1, compile_seconds=1, step=calls, sampling=calls, layer_precisions={}, other_work=other_work
+    )
+    assert is_noisy(times, calls) is noisy

@@ -1,0 +1,179 @@
+"""Latency and memory, measured in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pqbench.bench.records import Metric
+from pqbench.contracts import CalibrationSet, Precision
+from pqbench.engines.torch_eager import EagerExecutable, TorchEager
+from pqbench.errors import UserError
+from pqbench.evaluation.timing import TimingSpec, measure
+from pqbench.evaluation.timing_child import run
+from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
+from pqbench.quantization.checkpoint import save_checkpoint
+from pqbench.quantization.observers import MinMax
+from pqbench.quantization.ranges import minmax
+from pqbench.quantization.scope import quantize_layers
+from pqbench.testing.tiny import TinyWorkload
+
+
+class Missing(TorchEager):
+    """An engine that is not installed."""
+
+    def available(self) -> str:
+        return "The engine missing needs hardware that this machine lacks."
+
+
+class Crashing(TorchEager):
+    """An engine whose kernels bring the process down."""
+
+    def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().compile(net, shape, batch, threads)
+
+
+class Raising(TorchEager):
+    """An engine with a bug."""
+
+    def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
+        raise ZeroDivisionError("no such kernel")
+
+
+class Sleeping(TorchEager):
+    """An engine of known speed: 10 ms a step."""
+
+    def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
+        class Slow(EagerExecutable):
+            def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+                time.sleep(0.010)
+                return torch.zeros_like(x_t)
+
+        return Slow(net, threads)
+
+
+@pytest.fixture(scope="module")
+def full_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("timing") / "fp.safetensors"
+    save_checkpoint(TinyWorkload().denoiser(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def w4a4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workload, generator = TinyWorkload(), torch.Generator().manual_seed(0)
+    net, x_t, t = workload.denoiser(), torch.randn(4, *workload.shape, generator=generator), torch.full((4,), 500)
+    quantize_layers(net, Precision(4, 4), (x_t, t))
+    calibrate_weights(net, minmax)
+    calibrate_activations(net, CalibrationSet(x_t=x_t, t=t, workload="tiny"), MinMax)
+    path = tmp_path_factory.mktemp("timing") / "w4a4.safetensors"
+    save_checkpoint(net, path)
+    return path
+
+
+def spec(checkpoint: Path, engine: str, batches: tuple[int, ...] = (1,), seconds: float = 0.1) -> TimingSpec:
+    return TimingSpec(
+        workload="tiny", checkpoint=str(checkpoint), engine=engine, steps=4, batches=batches, threads=1, seconds=seconds
+    )
+
+
+def own(engine: type) -> str:
+    return f"{__name__}:{engine.__name__}"
+
+
+def test_a_known_speed_is_measured(full_precision: Path) -> None:
+    engine = own(Sleeping)
+    metrics = measure(spec(full_precision, engine, batches=(1, 2), seconds=0.4))
+    step = metrics[f"latency_ms_per_step@{engine}/2"].value
+    assert 10 <= step < 30
+    # Four steps of a batch of two: half of four steps an image, plus the sampler's arithmetic.
+    assert 20 <= metrics[f"latency_ms_per_image@{engine}/2"].value < 60
+    assert 40 <= metrics[f"latency_ms_per_image@{engine}/1"].value < 120
+
+
+@pytest.fixture(scope="module")
+def executed(w4a4: Path) -> dict[str, Metric]:
+    return measure(spec(w4a4, "openvino", batches=(1, 4)))
+
+
+def test_each_batch_has_its_latencies(executed: dict[str, Metric]) -> None:
+    assert set(executed) == {
+        *(f"latency_ms_per_{what}@openvino/{batch}" for what in ("image", "step") for batch in (1, 4)),
+        "peak_memory_bytes",
+    }
+    image = executed["latency_ms_per_image@openvino/4"]
+    assert image.detail["threads"] == 1
+    assert 0 < image.value <= image.detail["p95"]
+    assert image.n == image.detail["runs"] >= 3
+
+
+def test_a_quantized_model_is_executed_in_bytes(executed: dict[str, Metric]) -> None:
+    assert set(executed["latency_ms_per_step@openvino/1"].detail["layer_precisions"]) <= {"u8", "i8"}
+
+
+def test_memory_is_that_of_a_run_at_the_largest_batch(executed: dict[str, Metric]) -> None:
+    memory = executed["peak_memory_bytes"]
+    assert memory.detail["batch"] == 4
+    assert 0 < memory.detail["baseline"] < memory.value
+    assert memory.detail["baseline"] < memory.detail["loading_peak"]
+
+
+def test_protocols_are_shared_by_models_but_not_by_batches(executed: dict[str, Metric], full_precision: Path) -> None:
+    theirs = measure(spec(full_precision, "openvino", batches=(4,)))
+    assert {name: executed[name].protocol for name in theirs} == {
+        name: metric.protocol for name, metric in theirs.items()
+    }
+    ours = executed["latency_ms_per_image@openvino/1"], executed["latency_ms_per_image@openvino/4"]
+    assert ours[0].protocol != ours[1].protocol
+
+
+def test_simulation_has_no_latency(w4a4: Path) -> None:
+    assert measure(spec(w4a4, "torch")) == {}
+    with pytest.raises(UserError, match="only simulates quantized models"):
+        run(spec(w4a4, "torch"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "sentence"),
+    [
+        (Crashing, r"^The process that timed tiny .* was killed, probably for want of memory"),
+        (Raising, r"ended with status 1: ZeroDivisionError: no such kernel$"),
+    ],
+)
+def test_a_process_that_dies_is_told_in_one_sentence(full_precision: Path, engine: type, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        measure(spec(full_precision, own(engine)))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_engine_that_is_not_installed_says_so(full_precision: Path) -> None:
+    with pytest.raises(UserError, match=r"^The engine missing needs hardware that this machine lacks\.$"):
+        run(spec(full_precision, own(Missing)))
+
+
+def test_an_engine_that_does_not_exist_is_told_before_any_process_starts(full_precision: Path) -> None:
+    with pytest.raises(UserError, match="There is no engine 'openvin'"):
+        measure(spec(full_precision, "openvin"))
+
+
+def test_a_damaged_checkpoint_is_told_in_one_sentence(full_precision: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(full_precision.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"damaged\.safetensors"):
+        run(spec(damaged, "openvino"))
+
+
+def test_the_timing_modules_do_not_import_a_model_library() -> None:
+    """Until it holds the device, a timing process must not disturb another one by loading libraries."""
+    code = "import sys, pqbench.evaluation.timing_child; print('torch' in sys.modules, 'openvino' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["False", "False"]
