@@ -15,12 +15,12 @@ Install = Callable[..., Path]
 
 
 def test_an_unknown_name_answers_with_the_nearest_all_names_and_their_origins(install: Install, tmp_path: Path) -> None:
-    install("good-plugin", method="ptq4dm_like")
+    install("good-plugin", method="gridwalker")
     install("broken-plugin", "raise RuntimeError('half installed')")
     with pytest.raises(UserError) as error:
-        Registry.discover(tmp_path).get("method", "ptq4dm_lik")
-    assert "Did you mean ptq4dm_like?" in str(error.value)
-    assert "ptq4dm_like (good-plugin 1.0)" in str(error.value)
+        Registry.discover(tmp_path).get("method", "gridwalkr")
+    assert "Did you mean gridwalker?" in str(error.value)
+    assert "gridwalker (good-plugin 1.0)" in str(error.value)
     assert "half installed" in str(error.value)
 
 
