@@ -75,8 +75,8 @@ def torchvision_note() -> str:
     return (
         f"torchvision {_version('torchvision')} was built for another torch than the installed {_version('torch')}, so "
         'its compiled operators do not load ("operator torchvision::nms does not exist"). pqbench declares them '
-        "without an implementation before it imports torchvision, which is enough for all it uses; to mend the installation, "
-        "install the torchvision that belongs to this torch."
+        "without an implementation before it imports torchvision, which is enough for all it uses; to mend the "
+        "installation, install the torchvision that belongs to this torch."
     )
 
 

@@ -44,8 +44,8 @@ class Flat(CalibrationSampler):
 
 
 @dataclass(frozen=True)
-class Rtn(Quantizer):
-    name: ClassVar[str] = "rtn"
+class MinMax(Quantizer):
+    name: ClassVar[str] = "minmax"
     norm: float = parameter(2.4, help="which", low=1, high=8)
 
     def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
@@ -53,7 +53,7 @@ class Rtn(Quantizer):
 
 
 @dataclass(frozen=True)
-class Progressive(Rtn):
+class Progressive(MinMax):
     name: ClassVar[str] = "progressive"
     tau: float = parameter(0.01, help="when to move on", low=0, high=1)
     rate: float = parameter(0.1, help="step size", low=0)
@@ -87,7 +87,7 @@ class Full(Method):
 class Simple(Method):
     name = "simple"
     calibration = "normal"
-    quantizer = "rtn"
+    quantizer = "minmax"
     settings: ClassVar[dict[str, object]] = {"calibration.preset": "script", "norm": 2.0}
 
 
@@ -102,7 +102,7 @@ class Whole(Method):
 def family_source() -> Source:
     plugin = SimpleNamespace(
         pqbench_calibrations=hookimpl(lambda: [Normal, Flat], specname="pqbench_calibrations"),
-        pqbench_quantizers=hookimpl(lambda: [Rtn, Progressive], specname="pqbench_quantizers"),
+        pqbench_quantizers=hookimpl(lambda: [MinMax, Progressive], specname="pqbench_quantizers"),
         pqbench_distillers=hookimpl(lambda: [Halving, Plain], specname="pqbench_distillers"),
         pqbench_methods=hookimpl(lambda: [Full, Simple, Whole], specname="pqbench_methods"),
     )

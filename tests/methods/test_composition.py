@@ -73,7 +73,7 @@ def test_the_user_s_options_come_last(composed: Compose) -> None:
             "simple[distiller=halving]",
             {
                 "calibration": "normal",
-                "quantizer": "rtn",
+                "quantizer": "minmax",
                 "distiller": "halving",
                 "distiller_calibration": "normal",
             },
@@ -87,7 +87,7 @@ def test_components_are_swapped_and_removed_by_name(composed: Compose, text: str
 def test_without_its_quantizer_a_method_is_in_full_precision(composed: Compose) -> None:
     assert composed("whole[quantizer=none]").precision == Precision()
     assert composed("whole[quantizer=none,w=32]").precision == Precision()
-    assert composed("full[quantizer=rtn,calibration=flat,w=4]").precision == Precision(4, 32)
+    assert composed("full[quantizer=minmax,calibration=flat,w=4]").precision == Precision(4, 32)
 
 
 def test_settings_belong_to_the_component_that_the_method_was_published_with(composed: Compose) -> None:
@@ -126,9 +126,9 @@ def test_one_name_in_two_components_must_be_said_exactly(composed: Compose) -> N
         ("simple[norm=3,quantizer.norm=4]", "given twice"),
         ("simple[norm=99]", "norm=99 is out of range: give a number from 1 to 8"),
         ("simple[preset=other]", "one of text, script"),
-        ("simple[quantizer=rtm]", "There is no quantizer 'rtm'. Did you mean rtn?"),
+        ("simple[quantizer=minmx]", "There is no quantizer 'minmx'. Did you mean minmax?"),
         ("simpel", "Did you mean simple?"),
-        ("simple[calibration=none]", "the quantizer rtn needs a calibration set"),
+        ("simple[calibration=none]", "the quantizer minmax needs a calibration set"),
         ("whole[distiller_calibration=none]", "the distiller halving needs a calibration set"),
         ("full[calibration=flat]", "is of no use, because there is no quantizer"),
         ("simple[distiller_calibration=flat]", "is of no use, because there is no distiller"),
@@ -177,7 +177,7 @@ def test_the_tutorial_s_plugins_work_as_printed(tutorial: Registry) -> None:
     assert not [failure for failure in tutorial.failures() if failure.distribution == "local"]
     mine = compose(MethodSpec("my_method"), tutorial, "quick")
     assert mine.precision == Precision(4, 8)
-    assert names(mine) == {"calibration": "ndtc", "quantizer": "rtn"}
+    assert names(mine) == {"calibration": "ndtc", "quantizer": "minmax"}
     identity = compose(MethodSpec("my_method", (("quantizer", "identity"), ("strength", "1"))), tutorial, "quick")
     assert identity.parts()["quantizer"].parameters == {"strength": 1.0}
     assert compose(MethodSpec("my_method", (("preset", "script"),)), tutorial, "quick")
