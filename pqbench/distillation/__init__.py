@@ -1,0 +1,1 @@
+"""Distillation: the targets and the training loop that distillers share."""

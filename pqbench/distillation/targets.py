@@ -1,8 +1,8 @@
 """Targets of step-halving distillation (Salimans and Ho, "Progressive distillation", ICLR 2022, appendix G).
 
-One student DDIM step from t to t'' must land where two teacher steps t -> t' -> t'' land. The target is expressed as the epsilon
-that the student has to predict: a loss in x-space with weight max(SNR, 1) diverges for an epsilon-predicting net, because at
-high noise it divides by a signal close to zero.
+One student DDIM step from t to t'' must land where two teacher steps t -> t' -> t'' land. The target is expressed as
+the epsilon that the student has to predict: a loss in x-space with weight max(SNR, 1) diverges for an epsilon-
+predicting net, because at high noise it divides by a signal close to zero.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def two_step_epsilon(
 
     teacher   (S,) the teacher's time steps, descending, S even
     x_t       (N, C, H, W); t (N,), each one of the student's time steps (every second of `teacher`)
+
+    Returns (N, C, H, W) of x_t's type. Raises `UserError` when the steps cannot be halved or a `t` is no student step.
     """
     middle, end = _next_two(teacher, t)
     x_middle = ddim_step(schedule, x_t, net(x_t, t), t, middle)
@@ -45,13 +47,20 @@ def two_step_epsilon(
     shift = schedule.sigma(end) - schedule.sigma(t) * ratio
     # In float64: at low noise both terms of the difference are nearly equal.
     difference = x_end.double() - coefficient(ratio, x_t.double()) * x_t.double()
-    return (difference / coefficient(shift, x_t.double())).float()
+    return (difference / coefficient(shift, x_t.double())).to(x_t.dtype)
 
 
 def _next_two(teacher: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    following = successors(teacher)
-    position = (teacher[None, :] == t[:, None]).int().argmax(1)
-    return following[position], successors(following)[position]
+    """The teacher's two time steps after each student step `t`; the second is -1 (clean data) after the last pair."""
+    visited = student_timesteps(teacher)
+    found = visited[None, :] == t[:, None]
+    if not bool(found.any(1).all()):
+        raise UserError(
+            "The calibration set of the distillation holds time steps that the student never visits: use a sampler "
+            f"that draws from its {len(visited)} steps, for instance distiller_calibration=stratified."
+        )
+    pair = found.int().argmax(1)
+    return teacher[1::2][pair], successors(visited)[pair]
 
 
 @torch.no_grad()

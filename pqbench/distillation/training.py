@@ -50,7 +50,8 @@ def parameter_groups(net: nn.Module, training: Training) -> list[dict[str, objec
     inside: set[int] = set()
     for _, layer in tunable_layers(net):
         inside |= {id(p) for p in layer.parameters()}
-        unit = float(layer.weight_step().detach().mean()) if layer.weight_grid else float(layer.weight.detach().std()) / 8
+        spread = layer.weight_step().mean() if layer.weight_grid else layer.weight.std() / 8
+        unit = float(spread.detach())
         groups.append({"params": [layer.weight], "peak": training.weight_lr * unit})
         if layer.weight_grid is not None:
             steps.append(layer.weight_theta)
@@ -81,37 +82,74 @@ def train(
     x_t, target   (N, C, H, W); t, weight (N,)
     report        called with (iteration, smoothed loss) after every iteration
 
-    When the loss becomes NaN or grows a hundredfold over its start, training stops with the last good state kept and raises
-    `UserError` that names the iteration and what to lower.
+    When the loss becomes NaN or grows a hundredfold over its start, training stops: the student is given back the
+    parameters at which its smoothed loss was lowest, and `UserError` names the iteration and what to lower.
     """
-    for parameter in student.parameters():
-        parameter.requires_grad_(True)
+    student.requires_grad_(True)
     groups = parameter_groups(student, training)
     optimizer = torch.optim.Adam([{"params": g["params"], "lr": 0.0} for g in groups], betas=(0.9, 0.99))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     order = shuffled_batches(len(x_t), training.batch, generator)
-    smoothed = start = float("nan")
-    for iteration in range(training.iterations):
-        for group, made in zip(optimizer.param_groups, groups, strict=True):
-            group["lr"] = training.rate(iteration) * float(made["peak"])  # type: ignore[arg-type]
-        index = next(order)
-        error = (student(x_t[index], t[index]) - target[index]).square().flatten(1).mean(1)
-        loss = (weight[index] * error).mean()
-        value = float(loss.detach())
-        start = value if iteration == 0 else start
-        if not math.isfinite(value) or value > 100 * max(start, 1e-6):
-            raise UserError(
-                f"The student diverged at iteration {iteration} of {training.iterations} (loss {value:.3g}, at the start "
-                f"{start:.3g}): lower weight_lr or step_lr."
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
-        optimizer.step()
+    watch = _Watch(parameters, training.iterations)
+    try:
+        for iteration in range(training.iterations):
+            for group, made in zip(optimizer.param_groups, groups, strict=True):
+                group["lr"] = training.rate(iteration) * float(made["peak"])  # type: ignore[arg-type]
+            index = next(order)
+            error = (student(x_t[index], t[index]) - target[index]).square().flatten(1).mean(1)
+            loss = (weight[index] * error).mean()
+            watch.see(iteration, float(loss.detach()))
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            report(iteration + 1, watch.smoothed)
+        watch.finish()
+    finally:
         optimizer.zero_grad(set_to_none=True)
-        smoothed = value if iteration == 0 else 0.95 * smoothed + 0.05 * value
-        report(iteration + 1, smoothed)
-    for parameter in student.parameters():
-        parameter.requires_grad_(False)
+        student.requires_grad_(False)
+
+
+class _Watch:
+    """Follows the loss of a training and keeps the last good parameters, to which a diverged student goes back.
+
+    A good state is one whose smoothed loss is the lowest so far: while a student diverges, no state is.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], iterations: int) -> None:
+        self.parameters = parameters
+        self.iterations = iterations
+        self.good = [p.detach().clone() for p in parameters]
+        self.good_iteration = 0
+        self.start = self.smoothed = self.lowest = math.nan
+
+    def see(self, iteration: int, loss: float) -> None:
+        """Take in the loss of the parameters as they are before the step of `iteration`."""
+        if iteration == 0:
+            self.start = self.smoothed = self.lowest = loss
+        if not math.isfinite(loss) or loss > 100 * max(self.start, 1e-6):
+            self._give_up(iteration, f"loss {loss:.3g}, at the start {self.start:.3g}")
+        if iteration > 0:
+            self.smoothed = 0.95 * self.smoothed + 0.05 * loss
+        if self.smoothed < self.lowest:
+            self.lowest = self.smoothed
+            self.good_iteration = iteration
+            for kept, parameter in zip(self.good, self.parameters, strict=True):
+                kept.copy_(parameter.detach())
+
+    def finish(self) -> None:
+        """The last step has no loss after it: look at the parameters themselves."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            self._give_up(self.iterations, "NaN in its parameters")
+
+    def _give_up(self, iteration: int, what: str) -> None:
+        with torch.no_grad():
+            for kept, parameter in zip(self.good, self.parameters, strict=True):
+                parameter.copy_(kept)
+        raise UserError(
+            f"The student diverged at iteration {iteration} of {self.iterations} ({what}): lower weight_lr or step_lr. "
+            f"It was put back to its last good state, that of iteration {self.good_iteration}."
+        )
 
 
 def shuffled_batches(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -1,0 +1,1 @@
+"""The quantization core: grids, ranges, quantized layers, learned step sizes, packing and the bit audit."""

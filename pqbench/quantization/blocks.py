@@ -1,8 +1,9 @@
 """Blocks: the units in which a denoiser is reconstructed (Li et al., "BRECQ", ICLR 2021; Li et al., Q-Diffusion, 2023).
 
-A block is a residual block, an attention block or a transformer block, and every quantizable layer outside of them is a
-block of its own. Residual and attention blocks are recognised by structure, so that no model needs to be known by name: the
-smallest module that owns several quantizable layers and whose children are not themselves such blocks.
+A block is a residual block, an attention block or a small stack of layers (a time embedding), and every quantizable
+layer outside of them is a block of its own. Blocks are recognised by structure, so that no model needs to be known by
+name: a block owns several quantizable layers and has no such module inside. Of a transformer block, each attention is
+one, and the layers of its feed-forward are blocks of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from pqbench.errors import UserError
 from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
 from pqbench.quantization.tuning import TunableLayer
 
@@ -55,7 +58,7 @@ def _split(module: nn.Module, name: str) -> list[str]:
 
 
 def _is_block(module: nn.Module) -> bool:
-    """Whether a module owns several quantizable layers itself (directly, or in plain containers) and has no block inside."""
+    """Whether a module owns several quantizable layers (directly, or in plain containers) and has no block inside."""
     return not isinstance(module, _CONTAINERS) and _own_layers(module) >= 2 and not _has_inner_block(module)
 
 
@@ -85,8 +88,8 @@ class _Reached(Exception):  # noqa: N818  (it is a signal, not an error)
 class BlockData:
     """What a block sees and what it should answer, for every sample of a calibration set.
 
-    arguments   the tensors among the block's positional and keyword arguments, each (N, ...), by position or name
-    fixed       all other arguments
+    arguments   the block's arguments that hold a row a sample, each (N, ...), by position or name
+    fixed       all other arguments, the same for every sample
     target      (N, ...) the full-precision block's output
     """
 
@@ -96,7 +99,7 @@ class BlockData:
 
     def call(self, block: nn.Module, index: Tensor) -> Tensor:
         """Run `block` on the samples `index`."""
-        merged: dict[int | str, Any] = {**self.fixed, **{k: v[index] for k, v in self.arguments.items()}}
+        merged = self.fixed | {k: v[index] for k, v in self.arguments.items()}
         positional = [merged[k] for k in sorted(k for k in merged if isinstance(k, int))]
         named = {k: v for k, v in merged.items() if isinstance(k, str)}
         return first_tensor(block(*positional, **named))
@@ -115,11 +118,17 @@ def first_tensor(output: Any) -> Tensor:
 def capture_inputs(
     net: nn.Module, block: str, x_t: Tensor, t: Tensor, batch: int = 64
 ) -> tuple[dict[int | str, Tensor], dict[int | str, Any]]:
-    """The arguments with which `net` calls `block` over a calibration set: the tensors (N, ...), and the rest."""
+    """The arguments with which `net` calls `block` over a calibration set: the tensors (N, ...), and the rest.
+
+    A block that runs several times in one forward is seen at its first call. Raises `UserError` when an argument varies
+    over the set without having a row a sample.
+    """
     chunks: list[dict[int | str, Any]] = []
 
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        chunks.append({**dict(enumerate(args)), **kwargs})
+        arguments: dict[int | str, Any] = dict(enumerate(args))
+        arguments.update(kwargs)
+        chunks.append(arguments)
         raise _Reached
 
     hook = net.get_submodule(block).register_forward_pre_hook(keep, with_kwargs=True)
@@ -131,30 +140,62 @@ def capture_inputs(
                 continue
     finally:
         hook.remove()
-    names = [k for k, v in chunks[0].items() if isinstance(v, Tensor)]
+    sizes = [min(batch, len(x_t) - i) for i in range(0, len(x_t), batch)]
+    names = [k for k in chunks[0] if _has_rows([chunk[k] for chunk in chunks], sizes)]
     # Attention hands on tensors with permuted strides, on which torch 2.13's CPU GroupNorm backward crashes when its
     # gradient comes in another layout.
     tensors = {k: torch.cat([chunk[k] for chunk in chunks]).contiguous() for k in names}
-    return tensors, {k: v for k, v in chunks[0].items() if k not in tensors}
+    fixed = {k: v for k, v in chunks[0].items() if k not in tensors}
+    for key in fixed:
+        if not _is_constant([chunk[key] for chunk in chunks]):
+            raise UserError(
+                f"Block {block} cannot be reconstructed: its argument {key!r} varies over the calibration set and has "
+                f"no row a sample. Leave its layers in full precision: exempt='{block}.*'."
+            )
+    return tensors, fixed
+
+
+def _has_rows(values: list[Any], sizes: list[int]) -> bool:
+    """Whether an argument is a tensor with one row for every sample of its batch, in every batch."""
+    return all(
+        isinstance(value, Tensor) and value.dim() > 0 and len(value) == size
+        for value, size in zip(values, sizes, strict=True)
+    )
+
+
+def _is_constant(values: list[Any]) -> bool:
+    """Whether the tensors in an argument, also nested ones, are the same in every batch."""
+    leaves = [[leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)] for value in values]
+    return all(
+        len(other) == len(leaves[0]) and all(torch.equal(a, b) for a, b in zip(leaves[0], other, strict=True))
+        for other in leaves[1:]
+    )
 
 
 @torch.no_grad()
 def capture_outputs(
     net: nn.Module, blocks: list[str], x_t: Tensor, t: Tensor, batch: int = 64
 ) -> dict[str, Tensor]:
-    """The outputs of all named blocks over a calibration set, each (N, ...), from one pass."""
+    """The outputs of all named blocks over a calibration set, each (N, ...), from one pass.
+
+    Of a block that runs several times in one forward, the first output is kept.
+    """
     kept: dict[str, list[Tensor]] = {name: [] for name in blocks}
+    batches = 0
     hooks = []
     for name in blocks:
 
         def keep(_module: nn.Module, _args: object, output: object, _name: str = name) -> None:
-            kept[_name].append(first_tensor(output))
+            if len(kept[_name]) < batches:
+                # A copy: what follows in the net may change the tensor in place.
+                kept[_name].append(first_tensor(output).clone(memory_format=torch.contiguous_format))
 
         hooks.append(net.get_submodule(name).register_forward_hook(keep))
     try:
         for i in range(0, len(x_t), batch):
+            batches += 1
             net(x_t[i : i + batch], t[i : i + batch])
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(parts).contiguous() for name, parts in kept.items()}
+    return {name: torch.cat(parts) for name, parts in kept.items()}

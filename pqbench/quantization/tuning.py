@@ -7,6 +7,7 @@ gradients to a float copy of the weight, to the step sizes and to the bias; `set
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +18,29 @@ from pqbench.quantization.layers import QuantizedLayer, quantized_layers, replac
 from pqbench.quantization.learned_step import learned_fake_quantize, round_straight_through
 
 
+class OtherGrid(NamedTuple):
+    """A second grid that a layer's weight is mixed with: `share` x the layer's own + (1 - share) x this one.
+
+    scale, zero_point   (out,)
+    """
+
+    grid: Grid
+    scale: Tensor
+    zero_point: Tensor
+    share: float
+
+
 class TunableLayer(nn.Module):
     """A quantized layer whose weight, step sizes, zero-point and bias can be trained.
 
-    Step sizes are s = s_0 exp(theta): Adam's steps on theta are relative changes, so one learning rate fits scales of any
-    magnitude, and a scale cannot become negative.
+    Step sizes are s = s_0 exp(theta): Adam's steps on theta are relative changes, so one learning rate fits scales of
+    any magnitude, and a scale cannot become negative.
 
     weight          (out, in, ...) float32, the latent weight
     weight_theta    (out,) log change of the weight step sizes
     input_theta     () log change of the activation step size
     input_zero      () latent zero-point of the activation grid (rounded straight-through)
-    weight_blend    None, or (grid, share): the weight is `share` x this layer's grid + (1 - share) x the other grid
+    weight_blend    None, or the grid that the layer is leaving
     """
 
     weight_scale: Tensor
@@ -47,7 +60,7 @@ class TunableLayer(nn.Module):
         self.input_zero = nn.Parameter(layer.activation.zero_point.float().clone())
         self.w_bits = layer.w_bits
         self.a_bits = layer.activation.bits
-        self.weight_blend: tuple[Grid, Tensor, float] | None = None
+        self.weight_blend: OtherGrid | None = None
 
     @property
     def weight_grid(self) -> Grid | None:
@@ -85,19 +98,23 @@ class TunableLayer(nn.Module):
         self.input_theta.data.zero_()
         self.input_zero.data = zero_point.detach().reshape(()).float().clone()
 
-    def quantized_weight(self) -> Tensor:
-        """The weight as the layer uses it, with gradients."""
+    def weight_on_grid(self) -> Tensor:
+        """The weight moved to the layer's own grid, with gradients: what `settled` keeps."""
         grid = self.weight_grid
         if grid is None:
             return self.weight
-        zero = per_channel(self.weight_zero, self.weight)
-        weight = learned_fake_quantize(self.weight, per_channel(self.weight_step(), self.weight), zero, grid)
-        if self.weight_blend is None:
+        return self._moved(grid, self.weight_step(), self.weight_zero)
+
+    def quantized_weight(self) -> Tensor:
+        """The weight as the layer uses it, with gradients: on its own grid, or between two."""
+        weight, other = self.weight_on_grid(), self.weight_blend
+        if other is None:
             return weight
-        other, scale, share = self.weight_blend
-        return share * weight + (1 - share) * learned_fake_quantize(
-            self.weight, per_channel(scale, self.weight), zero, other
-        )
+        return other.share * weight + (1 - other.share) * self._moved(other.grid, other.scale, other.zero_point)
+
+    def _moved(self, grid: Grid, scale: Tensor, zero_point: Tensor) -> Tensor:
+        columns = per_channel(scale, self.weight), per_channel(zero_point, self.weight)
+        return learned_fake_quantize(self.weight, *columns, grid)
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """The input as the layer uses it, with gradients."""
@@ -108,6 +125,7 @@ class TunableLayer(nn.Module):
         return learned_fake_quantize(x, self.input_step(), zero, grid)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer's output on its quantized input."""
         return self.layer.operate(self.quantized_input(x), self.quantized_weight(), self.bias)
 
     @torch.no_grad()

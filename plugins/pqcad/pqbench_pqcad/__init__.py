@@ -1,7 +1,7 @@
 """PQCAD: progressive quantization and calibration-assisted distillation, as pqbench components.
 
-Our implementation of the published description of PQCAD-DM (Ko and Jang, arXiv 2506.16776). Its equations are not public; design
-choices that fill the gaps are pqbench's and are named parameters.
+Our implementation of the published description of PQCAD-DM (Ko and Jang, arXiv 2506.16776). Its equations are not
+public; design choices that fill the gaps are pqbench's and are named parameters.
 """
 
 from __future__ import annotations

@@ -42,13 +42,15 @@ class ActivationStage:
         inputs = observe_inputs(module, layers, data)
         layers = {name: layer for name, layer in layers.items() if name in inputs}
         for layer in layers.values():
-            layer.weight.requires_grad_(False)
+            layer.requires_grad_(False)
+            layer.input_theta.requires_grad_(True)
         lowest = min(targets.values())
         for bits in range(max(self.start, lowest), lowest - 1, -1):
             for name, layer in layers.items():
                 width = max(bits, targets[name])
-                grid = Grid(width, layer.layer.activation.symmetric)
-                layer.set_input_grid(width, *lp_search(inputs[name].reshape(1, -1), grid))
+                if layer.a_bits != width:
+                    grid = Grid(width, layer.layer.activation.symmetric)
+                    layer.set_input_grid(width, *lp_search(inputs[name].reshape(1, -1), grid))
             optimizer = torch.optim.Adam([layer.input_theta for layer in layers.values()], lr=self.step_lr)
             optimise_width(
                 Width("activations", block, bits),

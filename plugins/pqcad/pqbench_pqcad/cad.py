@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pqbench.contracts import CalibrationSet, Context, Distiller, Teachers, parameter
 from pqbench.distillation.targets import in_batches, two_step_epsilon
 from pqbench.distillation.training import TRACE_POINTS, Training, train
+from pqbench.errors import UserError
 from pqbench.quantization.tuning import settle, tune
 from pqbench_pqcad.references import PQCAD, PROGRESSIVE_DISTILLATION
 
@@ -20,9 +21,9 @@ from pqbench_pqcad.references import PQCAD, PROGRESSIVE_DISTILLATION
 class CalibrationAssistedDistillation(Distiller):
     """The student starts from the quantized teacher, keeps its grids and learns to make two steps in one.
 
-    Loss = (1 - lam) |eps - eps_q|^2 + lam |eps - eps_fp|^2, where eps_q and eps_fp are the two-step targets of the quantized
-    teacher and of the full-precision model on C_DC. Its gradient is that of |eps - ((1 - lam) eps_q + lam eps_fp)|^2, so
-    the two targets are mixed once, before training.
+    Loss = (1 - lam) |eps - eps_q|^2 + lam |eps - eps_fp|^2, where eps_q and eps_fp are the two-step targets of the
+    quantized teacher and of the full-precision model on C_DC. Its gradient is that of
+    |eps - ((1 - lam) eps_q + lam eps_fp)|^2, so the two targets are mixed once, before training.
     """
 
     name: ClassVar[str] = "cad"
@@ -30,10 +31,10 @@ class CalibrationAssistedDistillation(Distiller):
     references: ClassVar[tuple[str, ...]] = (PQCAD, PROGRESSIVE_DISTILLATION)
     calibration: ClassVar[str] = "stratified"
     deviations: ClassVar[tuple[str, ...]] = (
-        "The paper's loss and weights are not public: the two-step target in epsilon-space and lam are pqbench's design.",
+        "The paper's loss is not public: the two-step target in epsilon-space and the weight lam are pqbench's design.",
     )
 
-    lam: float = parameter(0.8, low=0.0, high=1.0, help="weight of the FP model's target; 0: the quantized teacher alone")
+    lam: float = parameter(0.8, low=0.0, high=1.0, help="weight of the FP model's target; 0: quantized teacher alone")
     iterations: int = parameter(4000, quick=150, full=40_000, low=1, high=10_000_000, help="training iterations")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
     weight_lr: float = parameter(0.02, low=0.0, high=1.0, help="learning rate of weights, in weight step sizes")
@@ -43,15 +44,26 @@ class CalibrationAssistedDistillation(Distiller):
     def distill(
         self, context: Context, student: nn.Module, teachers: Teachers, calibration: CalibrationSet
     ) -> nn.Module:
-        """Make the targets on C_DC, then train."""
+        """Make the targets on C_DC, then train.
+
+        Raises `UserError` when the workload's steps cannot be halved, when C_DC holds steps that the student never
+        visits, and when the training diverges; `student` is then left frozen in its last good state.
+        """
         x_t, t = calibration.x_t.to(context.device), calibration.t.to(context.device)
         target = self._targets(context, teachers, x_t, t)
         training = Training(self.iterations, self.batch, self.weight_lr, self.step_lr, self.other_lr)
         weight = torch.ones(len(t), device=context.device)
         student = student.to(context.device)
         tune(student)
-        train(student, x_t, t, target, weight, training, context.generator("cad"), self._reporter(context))
-        return settle(student)
+        try:
+            train(student, x_t, t, target, weight, training, context.generator("cad"), self._reporter(context))
+        except UserError as error:
+            # A row must not show half a distillation as if it were the method: the cell fails, and says why.
+            context.trace.append({"event": str(error)})
+            raise
+        finally:
+            settle(student)
+        return student
 
     def _targets(self, context: Context, teachers: Teachers, x_t: Tensor, t: Tensor) -> Tensor:
         mixed = torch.zeros_like(x_t)

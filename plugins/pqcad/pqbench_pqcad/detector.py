@@ -1,7 +1,7 @@
 """The momentum detector: decides when a block has settled at a bit-width.
 
-The published description (Ko and Jang, arXiv 2506.16776) says that a momentum-based mechanism tracks the perturbation loss and
-decides when to lower the bit-width; its equations are not public. The rule below is pqbench's own.
+The published description (Ko and Jang, arXiv 2506.16776) says that a momentum-based mechanism tracks the perturbation
+loss and decides when to lower the bit-width; its equations are not public. The rule below is pqbench's own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MomentumDetector:
     momentum: float = 0.0
     iterations: int = 0
     _quiet: int = 0
-    _checked: float | None = None
+    _last_level: float | None = None
 
     def update(self, loss: float) -> Reason:
         """Take in the loss of one iteration; a reason means that the width is done."""
@@ -42,11 +42,16 @@ class MomentumDetector:
         self.momentum = self.beta * self.momentum + (1 - self.beta) * loss
         if self.iterations >= self.budget:
             return "budget"
-        if self.iterations % self.interval == 0:
+        if self.checked:
             self._check()
         if self._quiet >= self.patience and self.iterations >= self.minimum:
             return "plateau"
         return ""
+
+    @property
+    def checked(self) -> bool:
+        """Whether the latest iteration was one at which M was looked at."""
+        return self.iterations > 0 and self.iterations % self.interval == 0
 
     @property
     def level(self) -> float:
@@ -55,7 +60,7 @@ class MomentumDetector:
 
     def _check(self) -> None:
         level = self.level
-        if self._checked is not None:
-            quiet = abs(level - self._checked) <= self.tau * abs(self._checked)
+        if self._last_level is not None:
+            quiet = abs(level - self._last_level) <= self.tau * abs(self._last_level)
             self._quiet = self._quiet + 1 if quiet else 0
-        self._checked = level
+        self._last_level = level

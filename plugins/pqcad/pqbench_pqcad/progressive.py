@@ -13,7 +13,7 @@ from pqbench.distillation.training import shuffled_batches
 from pqbench.methods.precision import FULL_PRECISION_BITS
 from pqbench.quantization.blocks import BlockData, block_names, capture_inputs, capture_outputs
 from pqbench.quantization.scope import quantize_layers
-from pqbench.quantization.tuning import TunableLayer, settle, tunable_layers, tune
+from pqbench.quantization.tuning import settle, tunable_layers, tune
 from pqbench_pqcad.activations import ActivationStage
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.progress import BlockProgress
@@ -31,7 +31,7 @@ class ProgressiveQuantizer(Quantizer):
     summary: ClassVar[str] = "two-stage progressive quantization with a momentum detector (PQ of PQCAD-DM)"
     references: ClassVar[tuple[str, ...]] = (PQCAD,)
     deviations: ClassVar[tuple[str, ...]] = (
-        "The paper's equations, schedule and rounding optimiser are not public: what is not described is pqbench's design.",
+        "The paper's equations, schedule and rounding optimiser are not public: they are pqbench's design here.",
     )
 
     start: int = parameter(8, low=2, high=8, help="bit-width at which each stage begins")
@@ -43,11 +43,11 @@ class ProgressiveQuantizer(Quantizer):
     )
     minimum: int = parameter(20, quick=4, full=50, low=1, high=1_000_000, help="fewest iterations at a width")
     beta: float = parameter(0.9, low=0.0, high=0.999, help="momentum of the detector")
-    tau: float = parameter(0.02, quick=0.05, low=0.0, high=1.0, help="relative change of the momentum that counts as none")
+    tau: float = parameter(0.02, quick=0.05, low=0.0, high=1.0, help="relative change of M that counts as none")
     patience: int = parameter(2, quick=1, low=1, high=1000, help="quiet checks in a row that end a width")
     interval: int = parameter(5, quick=2, low=1, high=1000, help="iterations between two checks of the detector")
     ramp: int = parameter(20, quick=4, full=100, low=0, high=1_000_000, help="iterations that blend two grids; 0: none")
-    averaging: float = parameter(0.9, low=0.0, high=0.9999, help="momentum of the average that a new grid is searched on")
+    averaging: float = parameter(0.9, low=0.0, high=0.9999, help="momentum of the average that a new grid is fitted to")
     weight_lr: float = parameter(0.02, low=0.0, high=1.0, help="learning rate of weights, in weight step sizes")
     step_lr: float = parameter(0.01, low=0.0, high=1.0, help="learning rate of the logarithms of step sizes")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
@@ -70,21 +70,24 @@ class ProgressiveQuantizer(Quantizer):
             averaging=self.averaging,
             weight_lr=self.weight_lr,
             step_lr=self.step_lr,
-            detector=lambda: self._detector(self.weight_budget),
+            # A width cannot end before its own grid is the only one that the block sees.
+            detector=lambda: self._detector(max(self.minimum, self.ramp), self.weight_budget),
         ).run
 
     def _activation_stage(self) -> StageRun:
         return ActivationStage(
-            start=self.start, step_lr=self.step_lr, detector=lambda: self._detector(self.activation_budget)
+            start=self.start,
+            step_lr=self.step_lr,
+            detector=lambda: self._detector(self.minimum, self.activation_budget),
         ).run
 
-    def _detector(self, budget: int) -> MomentumDetector:
+    def _detector(self, minimum: int, budget: int) -> MomentumDetector:
         return MomentumDetector(
             beta=self.beta,
             tau=self.tau,
             patience=self.patience,
             interval=self.interval,
-            minimum=min(self.minimum, budget),
+            minimum=min(minimum, budget),
             budget=budget,
         )
 
@@ -98,12 +101,13 @@ class _Job:
         self.x_t = data.x_t.to(context.device)
         self.t = data.t.to(context.device)
         example = self.x_t[:2], self.t[:2]
+        net.requires_grad_(False)
         self.blocks = block_names(net, lambda: net(*example))
         self.targets = capture_outputs(net, self.blocks, self.x_t, self.t)
         self.trace: list[dict[str, Any]] = context.trace
         exempt = settings.exempt.split()
         quantize_layers(net, context.precision, example, end_bits=settings.end_bits or None, exempt=exempt)
-        tune(net)
+        tune(net.to(context.device))
         for _, layer in tunable_layers(net):
             # Both stages start in full precision: a width is set when its turn comes.
             layer.w_bits = layer.a_bits = FULL_PRECISION_BITS

@@ -39,6 +39,7 @@ def optimise_width(
     data           inputs from the quantized prefix, targets from the full-precision net
     perturbation   the relative perturbation P_k of the tensors being quantized, followed by the detector
     before         called with the iteration number before each iteration (the smoothing of the transition)
+    trace          gets a row at each check of the detector, and one that names the reason when the width is done
     """
     power = data.target.square().mean().clamp(min=1e-12)
     event: str = ""
@@ -53,21 +54,23 @@ def optimise_width(
             moved = float(perturbation())
         loss = float(error.detach())
         event = detector.update(loss + moved)
-        trace.append(
-            {
-                "stage": width.stage,
-                "block": width.block,
-                "width": width.bits,
-                "iteration": detector.iterations,
-                "loss": round(loss, 6),
-                "perturbation": round(moved, 6),
-                "momentum": round(detector.level, 6),
-                "event": event,
-            }
-        )
+        if event or detector.checked:
+            trace.append(
+                {
+                    "stage": width.stage,
+                    "block": width.block,
+                    "width": width.bits,
+                    "iteration": detector.iterations,
+                    "loss": round(loss, 6),
+                    "perturbation": round(moved, 6),
+                    "momentum": round(detector.level, 6),
+                    "event": event,
+                }
+            )
 
 
 def weight_perturbation(layers: list[TunableLayer], originals: list[Tensor]) -> Tensor:
-    """P = sum |Q(w) - w_FP|^2 / sum |w_FP|^2 over a block's layers."""
-    moved = sum((layer.quantized_weight() - w).square().sum() for layer, w in zip(layers, originals, strict=True))
-    return torch.as_tensor(moved) / sum(w.square().sum() for w in originals)
+    """P_k = sum |Q_b(w_k) - w_FP|^2 / sum |w_FP|^2 over a block's layers, on the new grid alone."""
+    moved = [(layer.weight_on_grid() - w).square().sum() for layer, w in zip(layers, originals, strict=True)]
+    power = [w.square().sum() for w in originals]
+    return torch.stack(moved).sum() / torch.stack(power).sum().clamp(min=1e-12)

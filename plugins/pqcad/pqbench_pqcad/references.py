@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 PQCAD: Final = """@article{ko2025pqcad,
-  title = {{PQCAD-DM}: Progressive Quantization and Calibration-Assisted Distillation for Extremely Efficient Diffusion Model},
+  title = {{PQCAD-DM}: Progressive Quantization and Calibration-Assisted Distillation
+           for Extremely Efficient Diffusion Model},
   author = {Ko, Beomseok and Jang, Hyeryung},
   journal = {arXiv preprint arXiv:2506.16776},
   year = {2025}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, parameter
-from pqbench.diffusion.ddim import ddim_sample
+from pqbench.diffusion.ddim import coefficient, ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.distillation.targets import student_timesteps
+from pqbench.errors import UserError
 from pqbench_pqcad.references import PQCAD
 
 
@@ -19,9 +20,9 @@ from pqbench_pqcad.references import PQCAD
 class Stratified(CalibrationSampler):
     """Time-conditioned uniform sampling with noise injection.
 
-    The time steps that the student visits are split into equal strata, and every stratum gets the same number of samples,
-    uniform within it. Each x_t is a point of an FP trajectory, moved by noise of `rho` times the schedule's sigma_t, so that
-    the student also learns what to do beside the trajectories that only the FP model follows.
+    The time steps that the student visits are split into equal strata, and every stratum gets the same number of
+    samples, uniform within it. Each x_t is a point of an FP trajectory, moved by noise of `rho` times the schedule's
+    sigma_t, so that the student also learns what to do beside the trajectories that only the FP model follows.
     """
 
     name: ClassVar[str] = "stratified"
@@ -34,23 +35,42 @@ class Stratified(CalibrationSampler):
     batch: int = parameter(64, low=1, high=4096, help="FP runs that are made together")
 
     def sample(self, context: Context) -> CalibrationSet:
-        """As many samples as student steps for each FP trajectory."""
+        """As many samples as student steps for each FP trajectory.
+
+        Raises `UserError` when the workload's steps cannot be halved or the strata cannot be equal.
+        """
         visited = student_timesteps(context.timesteps())
+        strata = self._strata(len(visited))
         generator = context.generator("stratified")
-        parts_x, parts_t = [], []
+        # Drawn for all trajectories at once, so that `batch` decides about speed alone.
+        chosen = _draw(len(visited), strata, self.trajectories, generator)
+        t = visited[chosen].flatten()
+        x_t = self._points(context, chosen).flatten(0, 1)
+        sigma = coefficient(context.workload.schedule().sigma(t), x_t)
+        noisy = x_t + self.rho * sigma * torch.randn(x_t.shape, generator=generator)
+        facts = {"sampler": self.name, "rho": str(self.rho), "strata": str(strata)}
+        return CalibrationSet(noisy, t, context.workload.fingerprint(), facts)
+
+    def _strata(self, steps: int) -> int:
+        strata = self.strata or steps
+        if steps % strata:
+            raise UserError(
+                f"strata={strata} cannot split the student's {steps} steps equally: give a divisor of {steps}, "
+                "or 0 for one stratum a step."
+            )
+        return strata
+
+    def _points(self, context: Context, chosen: Tensor) -> Tensor:
+        """The x_t of trajectory i at the student's steps `chosen[:, i]`, (steps, trajectories, C, H, W)."""
         net = context.workload.denoiser().to(context.device)
+        parts = []
         for first in range(0, self.trajectories, self.batch):
             members = range(first, min(first + self.batch, self.trajectories))
             states = self._trajectories(context, net, members)
-            chosen = self._draw(len(visited), len(members), generator)
-            parts_x.append(states.gather(0, chosen[..., None, None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1))
-            parts_t.append(visited[chosen].flatten())
+            index = chosen[:, first : members.stop, None, None, None].expand(-1, -1, *states.shape[2:])
+            parts.append(states.gather(0, index))
             context.progress(members.stop, self.trajectories, "FP trajectories")
-        x_t, t = torch.cat(parts_x), torch.cat(parts_t)
-        sigma = context.workload.schedule().sigma(t).float().view(-1, 1, 1, 1)
-        noisy = x_t + self.rho * sigma * torch.randn(x_t.shape, generator=generator)
-        facts = {"sampler": self.name, "rho": str(self.rho), "strata": str(self.strata or len(visited))}
-        return CalibrationSet(noisy, t, context.workload.fingerprint(), facts)
+        return torch.cat(parts, 1)
 
     def _trajectories(self, context: Context, net: torch.nn.Module, members: range) -> Tensor:
         """The x_t of FP runs at the student's steps, (steps / 2, N, C, H, W)."""
@@ -64,11 +84,9 @@ class Stratified(CalibrationSampler):
         ddim_sample(net, context.workload.schedule(), context.timesteps(), x_T.to(context.device), keep)
         return torch.stack(states)
 
-    def _draw(self, steps: int, count: int, generator: torch.Generator) -> Tensor:
-        """Positions among the student's steps, (steps, count): row by row through the strata, uniform within each."""
-        strata = min(self.strata or steps, steps)
-        edges = torch.linspace(0, steps, strata + 1).round().long()
-        stratum = torch.arange(steps) % strata
-        low, high = edges[stratum], edges[stratum + 1]
-        uniform = torch.rand((steps, count), generator=generator)
-        return low[:, None] + (uniform * (high - low)[:, None]).long()
+
+def _draw(steps: int, strata: int, count: int, generator: torch.Generator) -> Tensor:
+    """Positions among the student's steps, (steps, count): row by row through the strata, uniform within each."""
+    width = steps // strata
+    first = torch.arange(steps) % strata * width
+    return first[:, None] + torch.randint(width, (steps, count), generator=generator)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pqbench.quantization.blocks import BlockData
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.ranges import lp_search, rows
-from pqbench.quantization.tuning import TunableLayer
+from pqbench.quantization.tuning import OtherGrid, TunableLayer
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.reconstruction import Width, optimise_width, weight_perturbation
 
@@ -46,11 +46,16 @@ class WeightStage:
         targets = {name: layer.layer.w_bits for name, layer in layers.items()}
         originals = [layer.weight.detach().clone() for layer in layers.values()]
         averages = [w.clone() for w in originals]
+        for layer in layers.values():
+            layer.requires_grad_(False)
+            layer.weight.requires_grad_(True)
+            layer.weight_theta.requires_grad_(True)
         lowest = min(targets.values())
         for bits in range(max(self.start, lowest), lowest - 1, -1):
             blends = [
                 self._lower(layer, max(bits, targets[name]), average)
                 for (name, layer), average in zip(layers.items(), averages, strict=True)
+                if layer.w_bits != max(bits, targets[name])
             ]
 
             def smooth(iteration: int, blends: list[Blend] = blends) -> None:
@@ -75,11 +80,10 @@ class WeightStage:
 
     def _lower(self, layer: TunableLayer, bits: int, average: Tensor) -> Blend:
         """Move a layer to a new width, its scales searched on the running average of its weights."""
-        old_grid, old_scale = layer.weight_grid, layer.weight_step().detach()
-        changed = bits != layer.w_bits
+        blend = Blend(layer, layer.weight_grid, layer.weight_step().detach(), layer.weight_zero)
         scale, zero = lp_search(rows(average, per_channel=True), Grid(bits, layer.layer.w_symmetric))
         layer.set_weight_grid(bits, scale, zero)
-        return Blend(layer, old_grid if changed else None, old_scale)
+        return blend
 
     def _optimizer(self, layers: list[TunableLayer]) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = [
@@ -92,15 +96,17 @@ class WeightStage:
 
 @dataclass(frozen=True)
 class Blend:
-    """The smoothing of one layer's transition: a mixture of the old grid and the new one."""
+    """The smoothing of one layer's transition: a mixture of the old grid (None: there was none) and the new one."""
 
     layer: TunableLayer
     old: Grid | None
     old_scale: Tensor
+    old_zero: Tensor
 
     def apply(self, iteration: int, ramp: int) -> None:
         """Set the mixture for an iteration: the new grid's share grows linearly and is 1 after `ramp` iterations."""
         if self.old is None or iteration >= ramp:
             self.layer.weight_blend = None
         else:
-            self.layer.weight_blend = (self.old, self.old_scale, (iteration + 1) / (ramp + 1))
+            share = (iteration + 1) / (ramp + 1)
+            self.layer.weight_blend = OtherGrid(self.old, self.old_scale, self.old_zero, share)
