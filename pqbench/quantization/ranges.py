@@ -18,6 +18,7 @@ LP_CANDIDATES = 80
 
 _SEARCH_VALUES = 65_536
 """A search looks at no more values a row than this: an even sample stands for the rest."""
+_SLICE_VALUES = 300_000
 
 
 def rows(x: Tensor, per_channel: bool) -> Tensor:
@@ -35,15 +36,11 @@ def percentile(values: Tensor, grid: Grid, share: float) -> tuple[Tensor, Tensor
     """Cover the middle `share` (0 to 1) of the values, equal tails left out on both sides."""
     _require_finite(values)
     tail = (1 - share) / 2
-    ends = torch.quantile(
-        thinned(values).double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=1
-    )
+    ends = torch.quantile(_thinned(values).double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=1)
     return grid.parameters(ends[0].float(), ends[1].float())
 
 
-def lp_search(
-    values: Tensor, grid: Grid, p: float = LP_NORM, candidates: int = LP_CANDIDATES
-) -> tuple[Tensor, Tensor]:
+def lp_search(values: Tensor, grid: Grid, p: float = LP_NORM, candidates: int = LP_CANDIDATES) -> tuple[Tensor, Tensor]:
     """Shrink both ends of the min-max range together and keep the range with the least L_p error.
 
     Candidates are (1 - i / candidates) of the range, i = 0 ... candidates - 1; all candidates of all rows are
@@ -51,30 +48,28 @@ def lp_search(
     """
     _require_finite(values)
     low, high = values.amin(1), values.amax(1)
-    sample = thinned(values)
+    sample = _thinned(values)
     shrink = 1 - torch.arange(candidates, dtype=torch.float32, device=values.device) / candidates
     scale, zero = grid.parameters(low[:, None] * shrink, high[:, None] * shrink)
     error = torch.empty_like(scale)
-    # One slice holds rows x candidates x values; 8 M floats keep it within a few caches' worth of memory.
-    step = max(1, 8_000_000 // max(1, sample.numel()))
+    # One slice holds rows x candidates x values: few enough floats that the passes over them stay in a core's cache.
+    step = max(1, _SLICE_VALUES // max(1, sample.numel()))
     for i in range(0, candidates, step):
         part = slice(i, i + step)
-        moved = grid.fake_quantize(
-            sample[:, None, :], scale[:, part, None], zero[:, part, None].float()
-        )
-        error[:, part] = (moved - sample[:, None, :]).abs_().pow_(p).mean(2)
+        moved = grid.fake_quantize(sample[:, None, :], scale[:, part, None], zero[:, part, None].float())
+        # |e|^p as 2^(p log2 |e|): a quarter of the time of torch's pow, and 0 stays 0.
+        error[:, part] = moved.sub_(sample[:, None, :]).abs_().log2_().mul_(p).exp2_().mean(2)
     best = error.argmin(1, keepdim=True)
     return scale.gather(1, best).squeeze(1), zero.gather(1, best).squeeze(1)
 
 
-def thinned(values: Tensor, most: int = _SEARCH_VALUES) -> Tensor:
-    """An even sample of at most `most` columns of values (C, N): (C, min(N, most))."""
+def _thinned(values: Tensor) -> Tensor:
     count = values.shape[1]
-    if count <= most:
+    if count <= _SEARCH_VALUES:
         return values
-    # In whole numbers, as single precision cannot count beyond 2^24, and from end to end: a stride that divides the rows
-    # of an image would look at the same few pixels of each.
-    return values[:, torch.arange(most, device=values.device) * (count - 1) // (most - 1)]
+    # In whole numbers, as single precision cannot count beyond 2^24, and from end to end: a stride that divides the
+    # rows of an image would look at the same few pixels of each.
+    return values[:, torch.arange(_SEARCH_VALUES, device=values.device) * (count - 1) // (_SEARCH_VALUES - 1)]
 
 
 def _require_finite(values: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.observers import MovingAverage, sampled
+from pqbench.quantization.observers import MovingAverage
 from pqbench.quantization.ranges import lp_search
 from pqbench.quantization.scope import quantize_layers, split_patterns
 
@@ -45,7 +45,7 @@ class Ptq4dmQuantizer(Quantizer):
         "projections, which are Conv1d, in full precision.",
         "With symmetric=false both ends of a range shrink together; the released code then searches them in two "
         "dimensions.",
-        "An activation range is searched on an even sample of 16,384 values a batch.",
+        "The error of a range is taken over an even sample of 65,536 values of a batch.",
     )
 
     symmetric: bool = parameter(True, help="grids around zero, for weights and activations")
@@ -72,7 +72,7 @@ class Ptq4dmQuantizer(Quantizer):
         calibrate_activations(
             net,
             calibration,
-            lambda grid: MovingAverage(grid, sampled(search), MOMENTUM),
+            lambda grid: MovingAverage(grid, search, MOMENTUM),
             batch=self.batch,
             device=context.device,
             progress=context.progress,
