@@ -1,8 +1,8 @@
 """Targets of step-halving distillation (Salimans and Ho, "Progressive distillation", ICLR 2022, appendix G).
 
-One student DDIM step from t to t'' must land where two teacher steps t -> t' -> t'' land. The target is expressed as
-the epsilon that the student has to predict: a loss in x-space with weight max(SNR, 1) diverges for an epsilon-
-predicting net, because at high noise it divides by a signal close to zero.
+One student DDIM step from t to t'' must land where two teacher steps t -> t' -> t'' land. The target is expressed
+as the epsilon that the student has to predict: a loss in x-space with weight max(SNR, 1) diverges for an
+epsilon-predicting net, because at high noise it divides by a signal close to zero.
 """
 
 from __future__ import annotations

@@ -1,0 +1,114 @@
+"""The two-step target against DDIM steps in float64 and against diffusers' own scheduler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pqbench.diffusion.ddim import ddim_step
+from pqbench.diffusion.schedule import NoiseSchedule
+from pqbench.diffusion.timesteps import trailing_timesteps
+from pqbench.distillation.targets import in_batches, student_timesteps, two_step_epsilon
+from pqbench.errors import UserError
+
+SCHEDULE = NoiseSchedule.linear(1000, 1e-4, 0.02)
+TEACHER = trailing_timesteps(1000, 20)
+
+
+def net(x: Tensor, t: Tensor) -> Tensor:
+    """Something nonlinear that depends on both arguments and keeps the type."""
+    return torch.tanh(x * (1 + t.to(x.dtype) / 1000).view(-1, 1, 1, 1)) + 0.1
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """One sample at every step of the student, the last pair (to clean data) among them."""
+    t = student_timesteps(TEACHER)
+    return torch.randn(len(t), 2, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype), t
+
+
+def by_hand(x: Tensor, t: int, t_next: int) -> Tensor:
+    """Song et al. (2021), eq. 12, through the predicted x_0, in float64."""
+    abar = SCHEDULE.alphas_cumprod
+    here, there = abar[t], abar[t_next] if t_next >= 0 else torch.tensor(1.0, dtype=torch.float64)
+    epsilon = net(x, torch.tensor([t]))
+    x_0 = (x - (1 - here).sqrt() * epsilon) / here.sqrt()
+    return there.sqrt() * x_0 + (1 - there).sqrt() * epsilon
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_one_step_with_the_target_lands_where_two_teacher_steps_land(dtype: torch.dtype, tolerance: float) -> None:
+    x, t = inputs(dtype)
+    epsilon = two_step_epsilon(net, SCHEDULE, TEACHER, x, t)
+    assert epsilon.dtype == dtype
+    visited = [*TEACHER.tolist(), -1]
+    for i, now in enumerate(t.tolist()):
+        middle, end = visited[2 * i + 1], visited[2 * i + 2]
+        landing = by_hand(by_hand(x[i : i + 1].double(), now, middle), middle, end)
+        student = ddim_step(SCHEDULE, x[i : i + 1], epsilon[i : i + 1], t[i : i + 1], torch.tensor([end]))
+        torch.testing.assert_close(student.double(), landing, rtol=tolerance, atol=tolerance)
+
+
+def test_the_landing_is_that_of_diffusers_stepping_twice() -> None:
+    scheduler = DDIMScheduler(
+        1000, 1e-4, 0.02, "linear", clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"
+    )
+    scheduler.set_timesteps(20)
+    assert scheduler.timesteps.tolist() == TEACHER.tolist()
+    x, t = inputs()
+    epsilon = two_step_epsilon(net, SCHEDULE, TEACHER, x, t)
+    ends = [*t.tolist()[1:], -1]
+    for i, (now, end) in enumerate(zip(t.tolist(), ends, strict=True)):
+        landing = x[i : i + 1]
+        for step in TEACHER.tolist()[2 * i : 2 * i + 2]:
+            landing = scheduler.step(net(landing, torch.tensor([step])), step, landing).prev_sample
+        student = ddim_step(SCHEDULE, x[i : i + 1], epsilon[i : i + 1], torch.tensor([now]), torch.tensor([end]))
+        torch.testing.assert_close(student, landing, rtol=2e-4, atol=2e-4)
+
+
+def test_a_teacher_that_is_right_about_the_noise_is_its_own_target() -> None:
+    """Along x_t = a x_0 + s epsilon with constant epsilon, two steps and one land at the same point."""
+    x, t = inputs(torch.float64)
+    constant = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    found = two_step_epsilon(lambda x, t: constant, SCHEDULE, TEACHER, x, t)
+    torch.testing.assert_close(found, constant, rtol=1e-9, atol=1e-9)
+
+
+@given(half=st.integers(1, 500))
+def test_the_student_visits_every_second_step_of_the_teacher(half: int) -> None:
+    teacher = torch.arange(2 * half).flip(0)
+    student = student_timesteps(teacher)
+    assert len(student) == half
+    assert student.tolist() == teacher.tolist()[::2]
+
+
+@pytest.mark.parametrize("steps", [4, 8, 20, 40, 100])
+def test_its_steps_are_those_of_a_run_with_half_the_steps(steps: int) -> None:
+    nested = student_timesteps(trailing_timesteps(1000, steps))
+    assert torch.equal(nested, trailing_timesteps(1000, steps // 2))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 25])
+def test_a_step_count_that_cannot_be_halved_is_refused(steps: int) -> None:
+    teacher = trailing_timesteps(1000, steps)
+    with pytest.raises(UserError, match=f"{steps} sampling steps cannot be halved: give it an even number"):
+        student_timesteps(teacher)
+    with pytest.raises(UserError, match="cannot be halved"):
+        two_step_epsilon(net, SCHEDULE, teacher, torch.zeros(1, 1, 2, 2), teacher[:1])
+
+
+@pytest.mark.parametrize("t", [int(TEACHER[1]), 0, 998])
+def test_a_time_step_that_the_student_never_visits_is_refused(t: int) -> None:
+    with pytest.raises(UserError, match=r"never visits.*its 10 steps"):
+        two_step_epsilon(net, SCHEDULE, TEACHER, torch.zeros(2, 1, 2, 2), torch.tensor([int(TEACHER[0]), t]))
+
+
+def test_batches_change_nothing_and_report_how_far_they_are() -> None:
+    x, t = inputs()
+    seen: list[int] = []
+    found = in_batches(lambda x, t: net(x, t), x, t, 4, seen.append)
+    assert torch.equal(found, net(x, t))
+    assert seen == [4, 8, 10]
