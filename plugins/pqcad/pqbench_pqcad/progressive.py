@@ -12,7 +12,7 @@ from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.distillation.training import shuffled_batches
 from pqbench.methods.precision import FULL_PRECISION_BITS
 from pqbench.quantization.blocks import BlockData, block_names, capture_inputs, capture_outputs
-from pqbench.quantization.scope import quantize_layers
+from pqbench.quantization.scope import quantize_layers, split_patterns
 from pqbench.quantization.tuning import settle, tunable_layers, tune
 from pqbench_pqcad.activations import ActivationStage
 from pqbench_pqcad.detector import MomentumDetector
@@ -52,7 +52,7 @@ class ProgressiveQuantizer(Quantizer):
     step_lr: float = parameter(0.01, low=0.0, high=1.0, help="learning rate of the logarithms of step sizes")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
     end_bits: int = parameter(8, low=0, high=8, help="least bits of the first and the last layer; 0: as the others")
-    exempt: str = parameter("", help="layers that stay in full precision: shell patterns, separated by spaces")
+    exempt: str = parameter("", help="patterns of layers that stay in full precision, separated by |")
 
     def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
         """Run both stages over all blocks in the order of execution."""
@@ -105,7 +105,7 @@ class _Job:
         self.blocks = block_names(net, lambda: net(*example))
         self.targets = capture_outputs(net, self.blocks, self.x_t, self.t)
         self.trace: list[dict[str, Any]] = context.trace
-        exempt = settings.exempt.split()
+        exempt = split_patterns(settings.exempt)
         quantize_layers(net, context.precision, example, end_bits=settings.end_bits or None, exempt=exempt)
         tune(net.to(context.device))
         for _, layer in tunable_layers(net):
