@@ -13,11 +13,9 @@ from pqbench.quantization.blocks import BlockData
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.ranges import lp_search
 from pqbench.quantization.tuning import TunableLayer
+from pqbench_pqcad.better_end import BetterEnd, even_sample
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.reconstruction import Width, optimise_width
-
-_OBSERVED = 64
-"""Samples on which a layer's input is observed for the search of its range."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,9 @@ class ActivationStage:
                 if layer.a_bits != width:
                     grid = Grid(width, layer.layer.activation.symmetric)
                     layer.set_input_grid(width, *lp_search(inputs[name].reshape(1, -1), grid))
-            optimizer = torch.optim.Adam([layer.input_theta for layer in layers.values()], lr=self.step_lr)
+            steps = [layer.input_theta for layer in layers.values()]
+            ends = BetterEnd(module, data, steps)
+            optimizer = torch.optim.Adam(steps, lr=self.step_lr)
             optimise_width(
                 Width("activations", block, bits),
                 module,
@@ -63,6 +63,7 @@ class ActivationStage:
                 lambda iteration: None,
                 trace,
             )
+            trace[-1]["restored"] = ends.choose()
 
 
 @torch.no_grad()
@@ -76,8 +77,7 @@ def observe_inputs(module: nn.Module, layers: dict[str, TunableLayer], data: Blo
             seen[_name] = args[0].detach()
 
         hooks.append(layer.register_forward_pre_hook(keep))
-    count = len(data.target)
-    data.call(module, torch.linspace(0, count - 1, min(_OBSERVED, count)).round().long())
+    data.call(module, even_sample(data))
     for hook in hooks:
         hook.remove()
     return seen

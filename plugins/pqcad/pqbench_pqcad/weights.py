@@ -13,6 +13,7 @@ from pqbench.quantization.blocks import BlockData
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.ranges import lp_search, rows
 from pqbench.quantization.tuning import OtherGrid, TunableLayer
+from pqbench_pqcad.better_end import BetterEnd
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.reconstruction import Width, optimise_width, weight_perturbation
 
@@ -64,11 +65,13 @@ class WeightStage:
                 for average, layer in zip(averages, layers.values(), strict=True):
                     average.lerp_(layer.weight.detach(), 1 - self.averaging)
 
+            optimizer = self._optimizer(list(layers.values()))
+            ends = BetterEnd(module, data, [p for group in optimizer.param_groups for p in group["params"]])
             optimise_width(
                 Width("weights", block, bits),
                 module,
                 data,
-                self._optimizer(list(layers.values())),
+                optimizer,
                 batches,
                 self.detector(),
                 lambda: weight_perturbation(list(layers.values()), originals),
@@ -77,6 +80,7 @@ class WeightStage:
             )
             for layer in layers.values():
                 layer.weight_blend = None
+            trace[-1]["restored"] = ends.choose()
 
     def _lower(self, layer: TunableLayer, bits: int, average: Tensor) -> Blend:
         """Move a layer to a new width, its scales searched on the running average of its weights."""
