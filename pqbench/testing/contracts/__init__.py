@@ -1,0 +1,31 @@
+"""Contract tests for plugin authors: what every component of a kind must do, as one call each.
+
+    from pqbench.testing.contracts import check_quantizer
+
+    def test_my_quantizer_keeps_the_contract():
+        check_quantizer(MyQuantizer(iterations=5))
+
+Each check runs the component on a tiny workload on the CPU and raises `ContractError`, an AssertionError, that says in
+one sentence what does not hold. Give the component small parameters: the checks ask whether it is sound, not whether it
+is good.
+"""
+
+from pqbench.testing.contracts.calibration import check_calibration_sampler
+from pqbench.testing.contracts.distiller import check_distiller
+from pqbench.testing.contracts.engine import check_engine
+from pqbench.testing.contracts.expect import ContractError
+from pqbench.testing.contracts.leaks import no_leaked_globals
+from pqbench.testing.contracts.method import check_method
+from pqbench.testing.contracts.quantizer import check_quantizer
+from pqbench.testing.contracts.workload import check_workload
+
+__all__ = [
+    "ContractError",
+    "check_calibration_sampler",
+    "check_distiller",
+    "check_engine",
+    "check_method",
+    "check_quantizer",
+    "check_workload",
+    "no_leaked_globals",
+]

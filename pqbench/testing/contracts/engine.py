@@ -1,0 +1,42 @@
+"""The contract of engines."""
+
+from __future__ import annotations
+
+import torch
+
+from pqbench.contracts import Engine, Workload
+from pqbench.testing.contracts.expect import expect, expect_sound_facts
+from pqbench.testing.contracts.leaks import no_leaked_globals
+from pqbench.testing.contracts.models import answer, example
+from pqbench.testing.tiny import TinyWorkload
+
+
+def check_engine(engine: Engine, *, workload: Workload | None = None, tolerance: float = 1e-3) -> str:
+    """Check an engine with a full-precision model of a small workload; returns why it is not available, or nothing.
+
+    It answers as eager torch does, the same when asked twice, says at which precisions it computed, and leaves the net
+    and everything global as they were. Whether int8 agrees with its simulation depends on the kernels and is no part of
+    the contract.
+
+    tolerance   distance to eager torch that is allowed, relative to its norm
+    """
+    expect_sound_facts(type(engine))
+    missing = engine.available()
+    expect(isinstance(missing, str), "available() does not answer with a text.")
+    if missing:
+        return missing
+    workload = workload or TinyWorkload()
+    net = workload.denoiser()
+    (x_t, t), reference = example(workload), answer(net, workload)
+    with no_leaked_globals():
+        executable = engine.compile(net, workload.shape, len(t), threads=1)
+        found, again = executable(x_t, t), executable(x_t, t)
+    expect(found.shape == reference.shape and found.dtype == torch.float32, f"It answers {found.dtype} {found.shape}.")
+    expect(torch.equal(found, again), "It answers differently when it is asked again.")
+    distance = float((found - reference).norm() / reference.norm())
+    expect(distance <= tolerance, f"It is {distance:.2g} away from eager torch; {tolerance:.2g} is allowed.")
+    precisions = executable.layer_precisions()
+    sound = bool(precisions) and all(isinstance(count, int) and count > 0 for count in precisions.values())
+    expect(sound, f"It does not say at which precisions it computed: {dict(precisions)}.")
+    expect(torch.equal(answer(net, workload), reference), "It changed the net that it was given.")
+    return ""

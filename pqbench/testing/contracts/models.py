@@ -1,0 +1,78 @@
+"""What holds for every compressed model, whoever made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.contracts import Precision, Workload
+from pqbench.errors import UserError
+from pqbench.quantization.audit import audit
+from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
+from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.verify import verify
+from pqbench.testing.contracts.expect import expect
+
+Bits = dict[str, tuple[int, int]]
+
+
+def example(workload: Workload) -> tuple[Tensor, Tensor]:
+    """(x_t, t): seeded noise at every time step of the workload's run."""
+    t = workload.timesteps(workload.steps)
+    return torch.randn(len(t), *workload.shape, generator=torch.Generator().manual_seed(1)), t
+
+
+@torch.no_grad()
+def answer(net: nn.Module, workload: Workload) -> Tensor:
+    """The net's prediction on the example."""
+    prediction: Tensor = net(*example(workload))
+    return prediction
+
+
+def same_state(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Whether two states are equal bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def bits_of(net: nn.Module) -> Bits:
+    """Weight and activation bits of every quantized layer."""
+    return {name: (layer.w_bits, layer.activation.bits) for name, layer in quantized_layers(net)}
+
+
+def expect_sound_model(net: nn.Module, workload: Workload) -> None:
+    """Finite answers on the CPU, stored bits that are the claimed ones, and a checkpoint that brings back the net."""
+    devices = {value.device.type for value in net.state_dict().values()}
+    expect(devices <= {"cpu"}, f"Its result is on {', '.join(sorted(devices))}, the context's device is the CPU.")
+    try:
+        verify(net)
+    except UserError as error:
+        expect(False, f"Its claimed bits are not its stored ones: {error}")
+    prediction = answer(net, workload)
+    expect(prediction.shape == example(workload)[0].shape, f"Its result answers with shape {tuple(prediction.shape)}.")
+    expect(bool(torch.isfinite(prediction).all()), "Its result answers with NaN or infinite values.")
+    expect(torch.equal(answer(net, workload), prediction), "Its result answers differently when it is asked again.")
+    _expect_round_trip(net, prediction, workload)
+
+
+def expect_bits(net: nn.Module, workload: Workload, precision: Precision) -> None:
+    """The stated precision is the narrowest of any layer, and what is wider is seen by the audit."""
+    found = bits_of(net)
+    expect(bool(found), f"At {precision} it left no quantized layer.")
+    narrowest = Precision(min(w for w, _ in found.values()), min(a for _, a in found.values()))
+    expect(narrowest == precision, f"At {precision} its narrowest layers are at {narrowest}.")
+    wider = {name for name, (w, a) in found.items() if w > precision.w or a > precision.a}
+    seen = audit(net, example(workload), precision)
+    expect(set(seen.wider_layers) == wider, f"At {precision} the audit misses wider layers: {sorted(wider)}.")
+
+
+def _expect_round_trip(net: nn.Module, prediction: Tensor, workload: Workload) -> None:
+    with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        path = Path(folder) / "model.safetensors"
+        save_checkpoint(net, path)
+        again = load_checkpoint(path, workload.architecture())
+    expect(same_state(net.state_dict(), again.state_dict()), "Its packed checkpoint brings back another state.")
+    expect(torch.equal(answer(again, workload), prediction), "Its packed checkpoint answers differently from itself.")

@@ -1,0 +1,52 @@
+"""The contract of workloads."""
+
+from __future__ import annotations
+
+import torch
+
+from pqbench.contracts import Workload
+from pqbench.testing.contracts.expect import expect, expect_sound_facts
+from pqbench.testing.contracts.leaks import no_leaked_globals
+from pqbench.testing.contracts.models import answer, example, expect_sound_model, same_state
+
+
+def check_workload(workload: Workload) -> None:
+    """Check a workload.
+
+    Every denoiser is a fresh copy of the same one in evaluation mode, its checkpoint loads into the architecture, its
+    time steps, pictures, features and reference fit together, and nothing global changes.
+    """
+    expect_sound_facts(type(workload))
+    with no_leaked_globals():
+        first, second = workload.denoiser(), workload.denoiser()
+    expect(not any(module.training for module in first.modules()), "Its denoiser is not in evaluation mode.")
+    expect(same_state(first.state_dict(), second.state_dict()), "Two denoisers have different weights.")
+    addresses = {value.data_ptr() for value in first.state_dict().values() if value.numel()}
+    shared = any(value.data_ptr() in addresses for value in second.state_dict().values() if value.numel())
+    expect(not shared, "Two denoisers share their weights: a quantizer that changes one would change the other.")
+    expect_sound_model(first, workload)
+    expect(workload.fingerprint() == workload.fingerprint(), "Its fingerprint changes from call to call.")
+    _expect_timesteps(workload)
+    _expect_measurable(workload, answer(first, workload))
+
+
+def _expect_timesteps(workload: Workload) -> None:
+    t, total = workload.timesteps(workload.steps), workload.schedule().train_steps
+    expect(len(t) == workload.steps and t.dtype == torch.int64, f"Its run has {len(t)} time steps of type {t.dtype}.")
+    falling = bool((t[1:] < t[:-1]).all()) and 0 <= int(t.min()) <= int(t.max()) < total
+    expect(falling, f"Its time steps do not fall within 0 to {total - 1}: {t.tolist()}.")
+
+
+@torch.no_grad()
+def _expect_measurable(workload: Workload, prediction: torch.Tensor) -> None:
+    count = len(example(workload)[1])
+    images = workload.decode(prediction)
+    fits = images.dtype == torch.uint8 and images.dim() == 4 and len(images) == count
+    expect(fits, f"It decodes {count} samples to {images.dtype} of shape {tuple(images.shape)}.")
+    features = workload.extractor().net(images)
+    expect(features.dim() == 2 and len(features) == count, f"Its extractor answers with shape {tuple(features.shape)}.")
+    reference, width = workload.reference(), features.shape[1]
+    shapes = tuple(reference.mean.shape), tuple(reference.covariance.shape), reference.features.shape[1]
+    expect(
+        shapes == ((width,), (width, width), width), f"Its reference has shapes {shapes}, its features {width} values."
+    )
