@@ -9,18 +9,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pqbench.errors import UserError
+from pqbench.errors import NoSpaceError
 
 TEMPORARY_SUFFIX = ".partial"
 """How files end that a killed run may leave behind; nothing ever reads them."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_IN_WORDS = tuple(f"(os error {code})" for code in _FULL)
+"""How libraries written in Rust (safetensors) spell it in errors that are no `OSError`."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content`: a reader, or the next run after a kill, sees the old file or the new one.
 
-    Makes the folders it needs. Raises `UserError` when the disk is full.
+    Makes the folders it needs. Raises `NoSpaceError` when the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
     with saying_when_full(path):
@@ -49,15 +51,27 @@ def force_to_disk(folder: Path) -> None:
         os.close(handle)
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that no space is left or that the quota is used up."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FULL:
+            return True
+        if any(words in str(seen) for words in _FULL_IN_WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 @contextlib.contextmanager
 def saying_when_full(path: Path) -> Iterator[None]:
-    """Turn "no space left" into a sentence for the user; other errors pass."""
+    """Turn "no space left" into a `NoSpaceError`, one sentence for the user; other errors pass."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise UserError(
+        raise NoSpaceError(
             f"No space left while writing {path}. Nothing already computed is lost: free some space and give the same "
             "command again; it goes on from here."
         ) from None

@@ -24,6 +24,12 @@ class Preset:
     throughput_batch: int
     resamples: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.images} images a cell in batches of {self.sampling_batch}, {self.resamples} bootstrap resamples, "
+            f"at most {self.timing_seconds:g} s a latency figure, batches 1 and {self.throughput_batch}"
+        )
+
 
 PRESETS: dict[Budget, Preset] = {
     "quick": Preset(images=1024, sampling_batch=64, timing_seconds=1.5, throughput_batch=16, resamples=200),

@@ -67,7 +67,7 @@ class Record(_Frozen):
     metrics: dict[str, Metric] = {}
     audit: Audit | None = None
     components: dict[str, dict[str, Any]] = {}
-    """{"quantizer": {"name": ..., "distribution": ..., "version": ..., "parameters": {...}, "deviations": [...]}, ...}"""
+    """{"quantizer": {"name": ..., "distribution": ..., "version": ..., "parameters": {...}, "deviations": [...]}}"""
     trace: dict[str, list[dict[str, Any]]] = {}
     """Rows that components left, by stage."""
     stages: tuple[StageRun, ...] = ()

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pqbench.bench.hashing import digest
 from pqbench.contracts.component import API_VERSION
 
+if TYPE_CHECKING:
+    from pqbench.bench.cell import Job
+
 StageName = Literal["export", "calibrate", "quantize", "distill", "sample", "features", "score", "time"]
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Raised when the files that stages write change, so that older outputs are not mistaken for new ones."""
 
 
@@ -20,15 +23,17 @@ STAGE_VERSION = 1
 class Stage:
     """One step of work.
 
-    facts     everything that decides the output besides the inputs: component, parameters, seed, ...
-    inputs    stages whose outputs this one reads, by role
-    job       what the stage's function needs and the key does not: live objects built from the same facts
+    facts       everything that decides the output besides the inputs: component, parameters, seed, ...
+    job         what the stage's function needs and the key does not: live objects built from the same facts
+    inputs      stages whose outputs this one reads, by role
+    component   the component that does the work, in the stages of components
     """
 
     name: StageName
     facts: dict[str, Any]
+    job: Job = field(compare=False, repr=False)
     inputs: dict[str, Stage] = field(default_factory=dict)
-    job: Any = field(default=None, compare=False, repr=False)
+    component: Any = field(default=None, compare=False, repr=False)
 
     @cached_property
     def key(self) -> str:

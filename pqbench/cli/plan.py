@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -46,31 +47,33 @@ def plan(
         {
             "label": cell.job.composition.label,
             "precision": str(cell.job.composition.precision),
-            "steps": cell.steps,
+            "steps": cell.job.steps,
             "seed": cell.job.seed,
             "cell": cell.key,
             "components": cell.job.composition.facts(),
-            "stages": [
-                {"stage": stage.name, "key": stage.key, "cached": stage_cache.has(stage.key)} for stage in cell
-            ],
+            "stages": [{"stage": stage.name, "key": stage.key, "cached": stage_cache.has(stage.key)} for stage in cell],
         }
         for cell in made.cells
     ]
-    content = {
+    content: dict[str, Any] = {
         "workload": made.workload.name,
         "budget": budget.value,
+        "preset": asdict(made.preset),
         "protocol": {"id": made.protocol.id, **made.protocol.facts},
         "cells": cells,
     }
-    print(json.dumps(content, indent=2) if as_json else "\n".join(_lines(content)))
+    if as_json:
+        typer.echo(json.dumps(content, indent=2))
+        return
+    typer.echo(f"Workload {made.workload.name}, protocol {made.protocol.id}")
+    typer.echo(f"Budget {budget.value}: {made.preset}")
+    for line in _lines(content["cells"]):
+        typer.echo(line)
 
 
-def _lines(content: dict[str, Any]) -> list[str]:
-    protocol = content["protocol"]
-    lines = [
-        f"workload {content['workload']}, budget {content['budget']}, {protocol['n']} images, protocol {protocol['id']}"
-    ]
-    for cell in content["cells"]:
+def _lines(cells: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for cell in cells:
         lines.append("")
         lines.append(f"{cell['label']}  {cell['precision']}  {cell['steps']} steps  seed {cell['seed']}")
         for role, facts in cell["components"].items():

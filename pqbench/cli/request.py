@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pqbench.registry import Registry
 
 
-class BudgetName(str, Enum):
+class BudgetName(StrEnum):
     """How much work is spent."""
 
     QUICK = "quick"
@@ -48,27 +48,19 @@ def build_request(
 
         if not torch.cuda.is_available():
             raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
-    timing = engines.strip().lower() != "none"
     return Request(
         methods=methods,
         workload=workload,
         seeds=parse_seeds(seeds),
         budget=budget.value,
         images=samples,
-        engines=tuple(name.strip() for name in engines.split(",")) if timing else (),
+        engines=() if engines.strip().lower() == "none" else tuple(name.strip() for name in engines.split(",")),
         device=device,
-        timing=timing,
     )
 
 
 def build_registry(plugins: list[str] | None) -> Registry:
     """The registry without the plugins that `-p no:NAME` leaves out."""
-    from pqbench.errors import UserError
-    from pqbench.registry import Registry
+    from pqbench.registry import Registry, blocked_names
 
-    blocked = []
-    for text in plugins or []:
-        if not text.startswith("no:"):
-            raise UserError(f"-p {text} is not known: write -p no:NAME to leave the plugin NAME out.")
-        blocked.append(text.removeprefix("no:"))
-    return Registry.discover(blocked=blocked)
+    return Registry.discover(blocked=blocked_names(plugins or ()))

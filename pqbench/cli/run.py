@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,10 +25,17 @@ from pqbench.cli.request import (
     build_request,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pqbench.bench.plan import Plan
+    from pqbench.bench.records import Record
+    from pqbench.bench.store import RunFolder
+
 EXIT_CELL_FAILED = 1
 
 
-class ModeName(str, Enum):
+class ModeName(StrEnum):
     """What to do with what an earlier run left."""
 
     CACHED = "cached"
@@ -50,7 +58,7 @@ def run(
     cache: CacheFolder = None,
     mode: Annotated[
         ModeName,
-        typer.Option("--mode", help="cached: go on; retry: failed cells again; force: all again; read-only: only look."),
+        typer.Option("--mode", help="cached: go on; retry: failed cells too; force: all again; read-only: only look."),
     ] = ModeName.CACHED,
     plugins: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON; progress goes to stderr.")] = False,
@@ -62,30 +70,59 @@ def run(
     from pqbench.bench.plan import make_plan
     from pqbench.bench.run import Runner, default_folder, require_writable
     from pqbench.bench.store import RunFolder
-    from pqbench.report.formats import Format, print_table, rendered
-    from pqbench.report.write import write_report
 
     registry = build_registry(plugins)
     plan = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
-    folder = RunFolder(output or default_folder(plan))
-    require_writable(folder.path)
-    console = Console(stderr=True)
-    console.print(
-        f"{len(plan.cells)} cells on {plan.workload.name} at budget {budget.value} ({plan.protocol.n} images), "
-        f"protocol {plan.protocol.id}, into {folder.path}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    writes, path = mode is not ModeName.READ_ONLY, output or default_folder(plan)
+    folder = RunFolder(path) if writes else RunFolder.existing(path)
     stage_cache = StageCache(cache or default_cache_folder())
-    records = Runner(plan, folder, stage_cache, registry, console, mode.value).run()
-    for path in write_report(folder):
-        console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
+    if writes:
+        stage_cache.require_writable()
+        require_writable(folder.path)
+    console = Console(stderr=True)
+    _announce(plan, folder, console)
+    # What a plugin prints must not end up in the table.
+    with contextlib.redirect_stdout(sys.stderr):
+        records = Runner(plan, folder, stage_cache, registry, console, mode.value).run()
+        if writes:
+            _write_report(folder, console)
+    _show(folder, as_json)
+    _leave(records)
+
+
+def _announce(plan: Plan, folder: RunFolder, console: Console) -> None:
+    """What decides the numbers, before any work."""
+    cells, request = len(plan.cells), plan.request
+    for line in (
+        f"{cells} cells on {plan.workload.name}, seeds {','.join(map(str, request.seeds))}, into {folder.path}",
+        f"Budget {request.budget}: {plan.preset}",
+        f"Protocol {plan.protocol.id}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_report(folder: RunFolder, console: Console) -> None:
+    from pqbench.report.write import write_report
+
+    names = ", ".join(path.name for path in write_report(folder))
+    console.print(f"Wrote {names} into {folder.path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show(folder: RunFolder, as_json: bool) -> None:
+    from pqbench.report.formats import Format, print_table, rendered
+
     if as_json:
         sys.stdout.write(rendered(folder, Format.JSON))
     else:
         print_table(folder)
-    failed = [record for record in records if record.status == "failed"]
-    for record in failed:
-        typer.echo(f"{record.label} seed {record.seed} failed: {record.reason}", err=True)
-    if failed:
+
+
+def _leave(records: list[Record]) -> None:
+    """Say what is missing and why; exit code 1 when a cell failed."""
+    missing = [record for record in records if record.status != "ok"]
+    for record in missing:
+        where = f" ({record.notes[0]})" if record.notes else ""
+        typer.echo(f"{record.label} seed {record.seed} {record.status}: {record.reason}{where}", err=True)
+    if any(record.status == "failed" for record in missing):
+        typer.echo("Failed cells are run again with --mode retry, or once their plugin has changed.", err=True)
         raise typer.Exit(EXIT_CELL_FAILED)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pqbench.bench.plan import Job
+from pqbench.bench.cell import Job
 from pqbench.bench.stage import Stage
-from pqbench.contracts import CalibrationSet, Context, Teachers
+from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Distiller, Precision, Quantizer, Teachers
 from pqbench.contracts.context import ProgressCallback
 from pqbench.errors import UserError
+from pqbench.files import write_atomically
 from pqbench.quantization.audit import audit
 from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
 from pqbench.quantization.verify import verify
@@ -27,50 +28,45 @@ AUDIT = "audit.json"
 
 def export(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """The full-precision model as a checkpoint."""
-    _keep(job := stage.job, job.workload.denoiser(), folder)
+    _keep(stage.job, stage.job.workload.denoiser(), folder)
 
 
 def calibrate(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
-    """Draw a calibration set."""
-    job, part = stage.job
-    context = _context(job, progress)
-    calibration: CalibrationSet = part.component.sample(context)
-    calibration.save(folder / CALIBRATION)
+    """Draw a calibration set; it does not depend on the precision, so that methods which differ in bits share it."""
+    sampler: CalibrationSampler = stage.component
+    context = _context(stage.job, Precision(), progress)
+    sampler.sample(context).save(folder / CALIBRATION)
     _write_trace(context, folder)
 
 
 def quantize(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Quantize the full-precision model on its calibration set."""
-    job: Job = stage.job
-    assert job.composition.quantizer is not None
-    context = _context(job, progress)
-    net = job.composition.quantizer.component.quantize(
-        context, job.workload.denoiser(), _calibration(inputs, job)
-    )
+    quantizer: Quantizer = stage.component
+    job = stage.job
+    context = _context(job, job.composition.precision, progress)
+    net = quantizer.quantize(context, job.workload.denoiser(), _calibration(inputs, job))
     _keep(job, net, folder)
     _write_trace(context, folder)
 
 
 def distill(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Train the student, which starts as a copy of the quantized teacher."""
-    job: Job = stage.job
-    assert job.composition.distiller is not None
-    context = _context(job, progress)
+    distiller: Distiller = stage.component
+    job = stage.job
+    context = _context(job, job.composition.precision, progress)
     teachers = Teachers(
         quantized=_load(inputs["model"], job).to(context.device),
         full_precision=job.workload.denoiser().to(context.device),
     )
-    net = job.composition.distiller.component.distill(
-        context, _load(inputs["model"], job), teachers, _calibration(inputs, job)
-    )
+    net = distiller.distill(context, _load(inputs["model"], job), teachers, _calibration(inputs, job))
     _keep(job, net, folder)
     _write_trace(context, folder)
 
 
-def _context(job: Job, progress: ProgressCallback) -> Context:
+def _context(job: Job, precision: Precision, progress: ProgressCallback) -> Context:
     return Context(
         workload=job.workload,
-        precision=job.composition.precision,
+        precision=precision,
         steps=job.workload.steps,
         seed=job.seed,
         device=torch.device(job.device),
@@ -86,7 +82,7 @@ def _calibration(inputs: Mapping[str, Path], job: Job) -> CalibrationSet:
     calibration = CalibrationSet.load(inputs["calibration"] / CALIBRATION)
     if calibration.workload != job.workload.fingerprint():
         raise UserError(
-            f"The calibration set was drawn from another model than {job.workload.name}: draw it again with this workload."
+            f"The calibration set was drawn from another model than {job.workload.name}: draw it again with this one."
         )
     return calibration
 
@@ -99,12 +95,14 @@ def _keep(job: Job, net: nn.Module, folder: Path) -> None:
     with torch.no_grad():
         answer = net(*example)
     if not torch.isfinite(answer).all():
-        raise UserError(f"{job.composition.label} made a model that answers with NaN: its weights or scales are broken.")
+        raise UserError(
+            f"{job.composition.label} made a model that answers with NaN: its weights or scales are broken."
+        )
     save_checkpoint(net, folder / MODEL)
-    (folder / AUDIT).write_text(audit(net, example, job.composition.precision).model_dump_json())
+    write_atomically(folder / AUDIT, audit(net, example, job.composition.precision).model_dump_json())
 
 
 def _write_trace(context: Context, folder: Path) -> None:
     rows: list[dict[str, Any]] = context.trace
     if rows:
-        (folder / TRACE).write_text(json.dumps(rows))
+        write_atomically(folder / TRACE, json.dumps(rows))

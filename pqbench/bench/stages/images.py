@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pqbench.bench.plan import Job
+from pqbench.bench.cell import Job
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
 from pqbench.contracts.context import ProgressCallback
@@ -27,20 +27,20 @@ _SHARD = "images-{:08d}.safetensors"
 
 def sample(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Images of indices 0 ... n-1, batch by batch; batches that an interrupted run has finished are kept."""
-    job: Job = stage.job
+    job = stage.job
     count, batch = job.protocol.n, job.preset.sampling_batch
-    net = load_checkpoint(inputs["model"] / MODEL, job.workload.architecture()).to(job.device)
-    shards = []
-    for first in range(0, count, batch):
-        shard = folder / _SHARD.format(first)
-        shards.append(shard)
-        if not shard.exists():
-            indices = range(first, min(first + batch, count))
-            _save_shard(_images(net, job, indices, int(stage.facts["steps"])), shard)
-        progress(min(first + batch, count), count, "images")
-    save_file({"images": torch.cat([load_file(shard)["images"] for shard in shards])}, folder / IMAGES)
+    shards = {
+        folder / _SHARD.format(first): range(first, min(first + batch, count)) for first in range(0, count, batch)
+    }
+    if not (folder / IMAGES).exists():
+        net = load_checkpoint(inputs["model"] / MODEL, job.workload.architecture()).to(job.device)
+        for shard, indices in shards.items():
+            if not shard.exists():
+                _write(shard, images=_images(net, job, indices, job.steps))
+            progress(indices.stop, count, "images")
+        _write(folder / IMAGES, images=torch.cat([load_file(shard)["images"] for shard in shards]))
     for shard in shards:
-        shard.unlink()
+        shard.unlink(missing_ok=True)
 
 
 def _images(net: nn.Module, job: Job, indices: range, steps: int) -> Tensor:
@@ -51,15 +51,15 @@ def _images(net: nn.Module, job: Job, indices: range, steps: int) -> Tensor:
     bad = (~torch.isfinite(x_0).flatten(1).all(1)).nonzero().flatten().tolist()
     if bad:
         raise UserError(
-            f"{job.composition.label} made NaN or infinite values in image {indices[bad[0]]}: the compressed model is broken."
+            f"{job.composition.label} made NaN or infinite values in image {indices[bad[0]]}: "
+            "the compressed model is broken."
         )
     return workload.decode(x_0).cpu()
 
 
-def _save_shard(images: Tensor, path: Path) -> None:
-    temporary = path.with_suffix(".writing")
-    save_file({"images": images.contiguous()}, temporary)
-    temporary.replace(path)
+def _write(path: Path, **tensors: Tensor) -> None:
+    """Whole or not at all, so that a file that is there after a kill can be relied on."""
+    write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def load_images(folder: Path) -> Tensor:
@@ -69,8 +69,8 @@ def load_images(folder: Path) -> Tensor:
 
 def features(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Features of all images, kept for every metric that is made of them."""
-    job: Job = stage.job
-    save_file({"features": extract_features(job.workload.extractor(), load_images(inputs["images"]))}, folder / FEATURES)
+    extracted = extract_features(stage.job.workload.extractor(), load_images(inputs["images"]))
+    _write(folder / FEATURES, features=extracted)
 
 
 def save_strip(images: Tensor, path: Path) -> None:
@@ -83,5 +83,4 @@ def save_strip(images: Tensor, path: Path) -> None:
     pixels = row.squeeze(2).numpy() if row.shape[2] == 1 else row.numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())

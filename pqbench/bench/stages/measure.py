@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
-from pqbench.bench.plan import Job, timing_batches
+from pqbench.bench.graph import timing_batches
 from pqbench.bench.records import Metric
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
 from pqbench.bench.stages.images import FEATURES, load_images
 from pqbench.contracts.context import ProgressCallback
 from pqbench.evaluation.quality import quality_metrics
+from pqbench.files import write_atomically
 
 METRICS = "metrics.json"
+_METRICS = TypeAdapter(dict[str, Metric])
 
 
 def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Distances to the real images, and to the FP model's images of the same seeds for any other cell than FP's own."""
-    job: Job = stage.job
+    job = stage.job
     features = load_file(inputs["features"] / FEATURES)["features"]
     pair = {}
     if inputs["reference"] != inputs["images"]:
@@ -33,7 +35,7 @@ def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Progr
     """Latency on every engine that executes the model for real, and peak memory, each in a process of its own."""
     from pqbench.evaluation.timing import TimingSpec, measure
 
-    job: Job = stage.job
+    job = stage.job
     metrics: dict[str, Metric] = {}
     for done, engine in enumerate(job.engines):
         progress(done, len(job.engines), engine)
@@ -41,10 +43,11 @@ def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Progr
             workload=job.workload_name,
             checkpoint=str(inputs["model"] / MODEL),
             engine=engine,
-            steps=int(stage.facts["steps"]),
+            steps=job.steps,
             batches=tuple(timing_batches(job.preset)),
             threads=int(stage.facts["threads"]),
             seconds=job.preset.timing_seconds,
+            device=job.device,
         )
         metrics |= measure(spec)
     write_metrics(metrics, folder)
@@ -52,11 +55,9 @@ def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Progr
 
 def write_metrics(metrics: Mapping[str, Metric], folder: Path) -> None:
     """Keep metrics as JSON."""
-    content = {name: metric.model_dump(mode="json") for name, metric in metrics.items()}
-    (folder / METRICS).write_text(json.dumps(content))
+    write_atomically(folder / METRICS, _METRICS.dump_json(dict(metrics)))
 
 
 def read_metrics(folder: Path) -> dict[str, Metric]:
     """The metrics that a finished stage left."""
-    content = json.loads((folder / METRICS).read_text())
-    return {name: Metric.model_validate(fields) for name, fields in content.items()}
+    return _METRICS.validate_json((folder / METRICS).read_bytes())

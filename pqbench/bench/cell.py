@@ -1,0 +1,93 @@
+"""A cell: one method on one workload with one seed, a row's worth of work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pqbench.bench.budgets import Preset
+from pqbench.bench.hashing import digest
+from pqbench.bench.stage import Stage
+from pqbench.contracts import Budget, Workload
+from pqbench.evaluation.protocol import Protocol
+from pqbench.methods.composition import Composition
+
+REFERENCE_METHOD = "fp"
+"""The method that every run contains, first, because every other row is compared with it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The live objects of a cell, from which its stages' functions take what they need.
+
+    workload_name    as the registry knows it (`name`, or `distribution:name`), for processes of their own
+    workload_facts   what identifies the workload: name, distribution, version, source hash, fingerprint
+    """
+
+    workload: Workload
+    workload_name: str
+    workload_facts: Mapping[str, Any]
+    composition: Composition
+    protocol: Protocol
+    budget: Budget
+    preset: Preset
+    engines: tuple[str, ...]
+    seed: int
+    device: str
+
+    @property
+    def steps(self) -> int:
+        """Sampling steps of the compressed model."""
+        return self.composition.steps(self.workload.steps)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The stages of one job, as a small graph.
+
+    model      leaves the packed checkpoint
+    images     leaves the samples
+    score      leaves the image metrics
+    timing     leaves latency and memory, unless the user asked for none
+    """
+
+    job: Job
+    model: Stage
+    images: Stage
+    score: Stage
+    timing: Stage | None
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides the cell's record."""
+        finals = [self.score.key] + ([self.timing.key] if self.timing else [])
+        facts: dict[str, Any] = {"cell": finals, "label": self.job.composition.label, "seed": self.job.seed}
+        if self.is_reference:
+            facts["acceptance"] = [asdict(window) for window in self.job.workload.acceptance()]
+        return digest(facts)
+
+    @property
+    def title(self) -> str:
+        """For progress lines: `pqcad w4a4 seed 0`."""
+        composition = self.job.composition
+        return f"{composition.label} {composition.precision} seed {self.job.seed}"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the full-precision model itself."""
+        return is_reference(self.job.composition)
+
+    def __iter__(self) -> Iterator[Stage]:
+        """All stages, inputs first, each once."""
+        seen: set[str] = set()
+        for final in (self.score, self.timing):
+            for stage in final or ():
+                if stage.key not in seen:
+                    seen.add(stage.key)
+                    yield stage
+
+
+def is_reference(composition: Composition) -> bool:
+    """Whether a composition is the full-precision model itself; `fp[quantizer=...]` is not."""
+    return composition.name == REFERENCE_METHOD and not composition.parts()

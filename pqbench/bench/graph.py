@@ -1,0 +1,143 @@
+"""The stages of a cell and what their keys hold."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pqbench
+from pqbench.bench.budgets import Preset
+from pqbench.bench.cell import Cell, Job
+from pqbench.bench.stage import Stage
+from pqbench.environment import package_versions
+from pqbench.errors import UserError
+from pqbench.methods.composition import Part
+from pqbench.registry.provenance import source_hash
+
+_COMPUTING = ("calibration", "contracts", "diffusion", "distillation", "methods", "quantization")
+"""Packages of pqbench whose code decides what components compute; reports and engines are not among them."""
+
+
+def cell_of(job: Job, reference: Stage | None, timing: bool) -> Cell:
+    """Lay out one job's stages. `reference` leaves the full-precision model's images; None: this cell's do."""
+    model = _model(job)
+    images = _images(job, model)
+    features = Stage(
+        "features",
+        {
+            "extractor": job.protocol.extractor_sha256,
+            "workload": dict(job.workload_facts),
+            "code": _source("evaluation/features.py"),
+        },
+        job,
+        {"images": images},
+    )
+    score = Stage(
+        "score",
+        {"protocol": job.protocol.facts, "code": _source("evaluation")},
+        job,
+        {"features": features, "images": images, "reference": reference or images},
+    )
+    return Cell(job, model, images, score, _timing(job, model) if timing else None)
+
+
+def timing_batches(preset: Preset) -> list[int]:
+    """Batch sizes at which latency is measured: one image, and the throughput batch."""
+    return sorted({1, preset.throughput_batch})
+
+
+def computing_code() -> str:
+    """Hash of the parts of pqbench that decide what a component computes."""
+    return _source(*_COMPUTING)
+
+
+def _model(job: Job) -> Stage:
+    """The stage whose output is the packed checkpoint."""
+    composition = job.composition
+    calibration = None if composition.calibration is None else _calibration(job, composition.calibration)
+    model = Stage("export", _base_facts(job), job)
+    if composition.quantizer is not None:
+        model = _component_stage("quantize", job, composition.quantizer, _present(calibration=calibration))
+    if composition.distiller is not None:
+        own = composition.distiller_calibration
+        drawn = calibration if own is None else _calibration(job, own)
+        if drawn is None:
+            raise UserError(
+                f"{composition.label}: the distiller {composition.distiller.component.name} gets no calibration set "
+                "from a quantizer here: give distiller_calibration=NAME."
+            )
+        model = _component_stage("distill", job, composition.distiller, {"model": model, "calibration": drawn})
+    return model
+
+
+def _images(job: Job, model: Stage) -> Stage:
+    facts = {
+        **_base_facts(job),
+        "steps": job.steps,
+        "seed": job.seed,
+        "images": job.protocol.n,
+        "batch": job.preset.sampling_batch,
+    }
+    return Stage("sample", facts, job, {"model": model})
+
+
+def _calibration(job: Job, part: Part[Any]) -> Stage:
+    facts = _component_facts(job, part)
+    # The bits do not change a calibration set, so methods that differ in bits share it.
+    del facts["precision"]
+    return Stage("calibrate", facts, job, component=part.component)
+
+
+def _component_stage(name: Any, job: Job, part: Part[Any], inputs: dict[str, Stage]) -> Stage:
+    return Stage(name, _component_facts(job, part), job, inputs, part.component)
+
+
+def _component_facts(job: Job, part: Part[Any]) -> dict[str, Any]:
+    return {
+        **_base_facts(job),
+        "component": part.canonical(),
+        "precision": str(job.composition.precision),
+        "steps": job.workload.steps,
+        "seed": job.seed,
+    }
+
+
+def _base_facts(job: Job) -> dict[str, Any]:
+    # Another torch rounds differently, so its outputs are others.
+    return {
+        "workload": dict(job.workload_facts),
+        "code": computing_code(),
+        "torch": torch.__version__,
+        "device": job.device,
+    }
+
+
+def _timing(job: Job, model: Stage) -> Stage:
+    facts = {
+        "workload": dict(job.workload_facts),
+        "engines": sorted(job.engines),
+        "steps": job.steps,
+        "batches": timing_batches(job.preset),
+        "seconds": job.preset.timing_seconds,
+        "threads": torch.get_num_threads(),
+        "device": job.device,
+        "code": _source("engines", "evaluation"),
+        "versions": package_versions(),
+        "machine": {"node": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()},
+    }
+    return Stage("time", facts, job, {"model": model})
+
+
+def _present(**inputs: Stage | None) -> dict[str, Stage]:
+    return {role: stage for role, stage in inputs.items() if stage is not None}
+
+
+@cache
+def _source(*places: str) -> str:
+    root = Path(pqbench.__file__).parent
+    return source_hash([root / place for place in places])
