@@ -1,0 +1,180 @@
+"""Methods for tests of the bench: a cheap one, and one for each way to fail. Used as a run's `pqbench_plugins.py`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from pqbench import hookimpl
+from pqbench.contracts import (
+    AcceptanceWindow,
+    CalibrationSampler,
+    CalibrationSet,
+    Context,
+    Distiller,
+    Method,
+    Precision,
+    Quantizer,
+    Teachers,
+    Workload,
+    parameter,
+)
+from pqbench.errors import UserError
+from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
+from pqbench.quantization.observers import MinMax
+from pqbench.quantization.ranges import minmax
+from pqbench.quantization.scope import quantize_layers
+from pqbench.testing.tiny import TinyWorkload
+
+TRACE_ROWS = 3000
+
+
+@dataclass(frozen=True)
+class Noise(CalibrationSampler):
+    """Pure noise at every sampling step."""
+
+    name: ClassVar[str] = "noise"
+
+    def sample(self, context: Context) -> CalibrationSet:
+        x_t = torch.randn(len(context.timesteps()), *context.workload.shape, generator=context.generator("noise"))
+        return CalibrationSet(x_t, context.timesteps(), context.workload.fingerprint())
+
+
+@dataclass(frozen=True)
+class Round(Quantizer):
+    """Min-max ranges, nearest rounding, and a long trace; `slow` seconds are slept and `loud` prints."""
+
+    name: ClassVar[str] = "round"
+    slow: float = parameter(0.0, help="seconds to sleep", low=0)
+    loud: bool = parameter(False, help="print to standard output")
+
+    def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
+        for done in range(10):
+            context.progress(done, 10, "sleeping")
+            time.sleep(self.slow / 10)
+        if self.loud:
+            print("a plugin that prints")
+        example = calibration.x_t[:1], calibration.t[:1]
+        quantize_layers(net, context.precision, example)
+        calibrate_weights(net, minmax)
+        calibrate_activations(net, calibration, MinMax)
+        events = {0: "begin", TRACE_ROWS // 2: "halfway", TRACE_ROWS - 1: "end"}
+        context.trace.extend({"iteration": i, "loss": 1 / (i + 1), "event": events.get(i, "")} for i in range(TRACE_ROWS))
+        return net
+
+
+@dataclass(frozen=True)
+class Careless(Round):
+    """Like `round`, on ranges that depend on the process's global random numbers."""
+
+    name: ClassVar[str] = "careless"
+
+    def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
+        noisy = replace(calibration, x_t=calibration.x_t * (1 + torch.rand(1)))
+        return super().quantize(context, net, noisy)
+
+
+@dataclass(frozen=True)
+class Broken(Quantizer):
+    """Fails in the way that `how` says."""
+
+    name: ClassVar[str] = "broken"
+    how: str = parameter(
+        "raises", help="how it fails", choices=("raises", "exits", "memory", "torch-memory", "nan", "full", "reads")
+    )
+
+    def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
+        match self.how:
+            case "raises":
+                raise RuntimeError("the sum\nof 2 | 2 is 5")
+            case "exits":
+                sys.exit("bye")
+            case "memory":
+                raise MemoryError
+            case "torch-memory":
+                torch.empty(1 << 60)
+            case "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+            case "reads":
+                Path("/nonexistent/weights").read_bytes()
+        first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+        first.weight.data *= 1e38  # silent at x = 0, and infinite with any noise
+        return net
+
+
+@dataclass(frozen=True)
+class Copy(Distiller):
+    """Returns the student untouched; half the steps."""
+
+    name: ClassVar[str] = "copy"
+    step_share: ClassVar[Fraction] = Fraction(1, 2)
+
+    def distill(
+        self, context: Context, student: nn.Module, teachers: Teachers, calibration: CalibrationSet
+    ) -> nn.Module:
+        return student
+
+
+class Cheap(Method):
+    name: ClassVar[str] = "cheap"
+    precision: ClassVar[Precision] = Precision(4, 4)
+    calibration: ClassVar[str] = "noise"
+    quantizer: ClassVar[str] = "round"
+
+
+class Failing(Cheap):
+    name: ClassVar[str] = "failing"
+    quantizer: ClassVar[str] = "broken"
+    precision: ClassVar[Precision] = Precision(32, 32)
+
+
+class TinyWithWindow(TinyWorkload):
+    """The tiny workload with a window that its full-precision model cannot meet."""
+
+    name: ClassVar[str] = "windowed"
+
+    def acceptance(self) -> tuple[AcceptanceWindow, ...]:
+        return (AcceptanceWindow(n=16, steps=4, low=5.0, high=6.0),)
+
+
+class Damaged(TinyWorkload):
+    """A workload whose own model turns out damaged."""
+
+    name: ClassVar[str] = "damaged"
+
+    def denoiser(self) -> nn.Module:
+        raise UserError("/models/damaged.safetensors is truncated: reinstall it.")
+
+
+@hookimpl
+def pqbench_workloads() -> list[type[Workload]]:
+    return [TinyWithWindow, Damaged]
+
+
+@hookimpl
+def pqbench_calibrations() -> list[type[CalibrationSampler]]:
+    return [Noise]
+
+
+@hookimpl
+def pqbench_quantizers() -> list[type[Quantizer]]:
+    return [Round, Careless, Broken]
+
+
+@hookimpl
+def pqbench_distillers() -> list[type[Distiller]]:
+    return [Copy]
+
+
+@hookimpl
+def pqbench_methods() -> list[type[Method]]:
+    return [Cheap, Failing]

@@ -1,0 +1,163 @@
+"""Plans: which cells and keys a request gives, and which requests are refused before any work."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bench_runs import PLUGINS, Bench
+
+from pqbench.bench import graph
+from pqbench.bench.budgets import PRESETS
+from pqbench.bench.plan import Plan, parse_seeds
+from pqbench.bench.run import default_folder
+from pqbench.errors import UserError
+from pqbench.registry import Registry
+
+
+def cells(plan: Plan) -> dict[str, str]:
+    return {f"{cell.job.composition.label}/{cell.job.seed}": cell.key for cell in plan.cells}
+
+
+def keys(plan: Plan, stage: str, label: str = "cheap") -> set[str]:
+    found = [cell for cell in plan.cells if cell.job.composition.label == label]
+    return {each.key for cell in found for each in cell if each.name == stage}
+
+
+def test_full_precision_is_always_there_and_first(bench: Bench) -> None:
+    for methods in ("cheap", "cheap,fp", "fp,cheap", "cheap,cheap"):
+        assert list(cells(bench.plan(methods))) == ["fp/0", "cheap/0"]
+    assert list(cells(bench.plan("fp", seeds=(3, 1)))) == ["fp/3", "fp/1"]
+    assert list(cells(bench.plan("cheap", seeds=(0, 1)))) == ["fp/0", "fp/1", "cheap/0", "cheap/1"]
+
+
+def test_full_precision_with_a_quantizer_is_not_the_reference(bench: Bench) -> None:
+    plan = bench.plan("fp[quantizer=round,calibration=noise,w=4,a=4]")
+    assert [(cell.is_reference, str(cell.job.composition.precision)) for cell in plan.cells] == [
+        (True, "w32a32"),
+        (False, "w4a4"),
+    ]
+
+
+def test_the_order_of_methods_changes_no_key(bench: Bench) -> None:
+    assert cells(bench.plan("cheap,cheap[a=8],failing")) == cells(bench.plan("failing,fp,cheap[a=8],cheap"))
+
+
+def test_what_a_change_of_the_request_leaves_alone(bench: Bench) -> None:
+    base = bench.plan("cheap,cheap[a=8]")
+    assert keys(base, "calibrate") == keys(base, "calibrate", "cheap[a=8]")
+    assert keys(base, "quantize") != keys(base, "quantize", "cheap[a=8]")
+    seeds = bench.plan("cheap", seeds=(0, 1))
+    assert keys(base, "sample") < keys(seeds, "sample")
+    assert not keys(base, "score") & keys(seeds, "score")
+    more = bench.plan("cheap", images=32)
+    assert keys(base, "quantize") == keys(more, "quantize")
+    assert not keys(base, "sample") & keys(more, "sample")
+    slower = bench.plan("cheap[slow=1]")
+    assert keys(base, "calibrate") == keys(slower, "calibrate", "cheap[slow=1]")
+    assert not keys(base, "quantize") & keys(slower, "quantize", "cheap[slow=1]")
+
+
+def test_a_distiller_is_trained_on_the_quantizers_set_when_it_names_none(bench: Bench) -> None:
+    cell = bench.plan("cheap[distiller=copy]").cells[1]
+    assert cell.model.inputs["calibration"].key == cell.model.inputs["model"].inputs["calibration"].key
+    with pytest.raises(UserError, match="the distiller copy gets no calibration set.*distiller_calibration=NAME"):
+        bench.plan("cheap[quantizer=none,distiller=copy]")
+    alone = bench.plan("cheap[quantizer=none,distiller=copy,distiller_calibration=noise]").cells[1]
+    assert [stage.name for stage in alone.model] == ["export", "calibrate", "distill"]
+
+
+def test_the_source_of_a_plugin_is_in_its_keys(bench: Bench, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    shutil.copy(PLUGINS, copied / "pqbench_plugins.py")
+    assert cells(Bench(tmp_path, Registry.discover(copied)).plan()) == cells(bench.plan())
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    (changed / "pqbench_plugins.py").write_text(PLUGINS.read_text() + "\n# mended\n")
+    other = Bench(tmp_path, Registry.discover(changed)).plan()
+    assert not keys(bench.plan(), "quantize") & keys(other, "quantize")
+    assert keys(bench.plan(), "export", "fp") == keys(other, "export", "fp")
+
+
+def test_code_of_the_reports_is_in_no_key_and_that_of_the_core_in_every_one(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(graph.pqbench.__file__).parent
+    copy = tmp_path / "pqbench"
+    shutil.copytree(root, copy, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+
+    def planned() -> dict[str, str]:
+        graph._source.cache_clear()
+        return {stage.name: stage.key for stage in bench.plan(engines=("torch",)).cells[0]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph.pqbench, "__file__", str(copy / "__init__.py"))
+        before = planned()
+        for part in ("report/table.py", "cli/run.py", "bench/progress.py"):
+            with (copy / part).open("a") as file:
+                file.write("# changed\n")
+        assert planned() == before
+        with (copy / "evaluation" / "frechet.py").open("a") as file:
+            file.write("# changed\n")
+        assert {name for name, key in planned().items() if key != before[name]} == {"score", "time"}
+        with (copy / "diffusion" / "ddim.py").open("a") as file:
+            file.write("# changed\n")
+        assert not set(planned().values()) & set(before.values())
+    graph._source.cache_clear()
+
+
+def test_another_torch_is_in_every_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {stage.key for stage in bench.plan().cells[0]}
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    assert not before & {stage.key for stage in bench.plan().cells[0]}
+
+
+def test_engines_that_simulate_come_first_and_their_order_changes_no_key(bench: Bench) -> None:
+    plans = [bench.plan("fp", engines=engines) for engines in (("torch", "openvino"), ("openvino", "torch", "torch"))]
+    assert {plan.cells[0].job.engines for plan in plans} == {("torch", "openvino")}
+    assert cells(plans[0]) == cells(plans[1])
+
+
+def test_the_budget_sets_what_is_measured(bench: Bench) -> None:
+    plan = bench.plan(images=None, budget="standard")
+    assert plan.protocol.n == plan.preset.images == PRESETS["standard"].images
+    assert plan.protocol.bootstrap_resamples == PRESETS["standard"].resamples
+    assert bench.plan(images=77).preset.images == 77
+    assert default_folder(plan) == Path("results/tiny-standard")
+
+
+@pytest.mark.parametrize(
+    ("methods", "request_", "message"),
+    [
+        ("cheep", {}, "no method 'cheep'. Did you mean cheap"),
+        ("cheap[slwo=1]", {}, "no parameter 'slwo'. Did you mean slow"),
+        ("cheap[w=0]", {}, "w=0 is not a precision: use 2 to 8 bits, or 32"),
+        ("cheap[a=99]", {}, "a=99 is not a precision"),
+        ("cheap[slow=-1]", {}, "slow=-1 is out of range"),
+        ("cheap[quantizer=none,w=4]", {}, "needs a quantizer"),
+        ("", {}, "cannot be read at character 1"),
+        ("cheap", {"workload": "cifar"}, "There is no workload 'cifar'"),
+        ("cheap", {"engines": ("onnx",)}, "There is no engine 'onnx'"),
+        ("cheap", {"images": 0}, "--samples 0 is too few"),
+        ("cheap", {"images": -3}, "--samples -3 is too few"),
+        ("cheap", {"images": 1}, "--samples 1 is too few"),
+        ("cheap", {"seeds": (1, 1)}, "--seeds 1,1 must name each seed once"),
+        ("cheap", {"seeds": ()}, "must name each seed once"),
+        ("cheap", {"device": "tpu"}, "does not run on tpu: use --device cpu or cuda"),
+    ],
+)
+def test_requests_that_cannot_be(bench: Bench, methods: str, request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        bench.plan(methods, **request_)
+    assert message in str(raised.value)
+
+
+def test_seeds_are_whole_numbers() -> None:
+    assert parse_seeds(" 0, 12,-3") == (0, 12, -3)
+    for text in ("", "1,,2", "one", "1.5"):
+        with pytest.raises(UserError, match="write it like 0,1,2"):
+            parse_seeds(text)
