@@ -68,7 +68,9 @@ class Round(Quantizer):
         calibrate_weights(net, minmax)
         calibrate_activations(net, calibration, MinMax)
         events = {0: "begin", TRACE_ROWS // 2: "halfway", TRACE_ROWS - 1: "end"}
-        context.trace.extend({"iteration": i, "loss": 1 / (i + 1), "event": events.get(i, "")} for i in range(TRACE_ROWS))
+        context.trace.extend(
+            {"iteration": i, "loss": 1 / (i + 1), "event": events.get(i, "")} for i in range(TRACE_ROWS)
+        )
         return net
 
 

@@ -220,7 +220,9 @@ def changed(content: bytes) -> bytes:
 def test_a_damaged_output_is_made_again(bench: Bench, stage: str, damage: Callable[[bytes], bytes]) -> None:
     first = bench.run("cheap")
     key = next(run.key for run in first["cheap/0"].stages if run.stage == stage)
-    victim = max((p for p in bench.cache.folder(key).iterdir() if p.name != "contents.json"), key=lambda p: p.stat().st_size)
+    victim = max(
+        (p for p in bench.cache.folder(key).iterdir() if p.name != "contents.json"), key=lambda p: p.stat().st_size
+    )
     content = victim.read_bytes()
     victim.write_bytes(damage(content))
     bench.folder.records_path.unlink()
