@@ -78,7 +78,8 @@ def _lines(cells: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{cell['label']}  {cell['precision']}  {cell['steps']} steps  seed {cell['seed']}")
         for role, facts in cell["components"].items():
             settings = ", ".join(f"{name}={value}" for name, value in facts.get("parameters", {}).items())
-            lines.append(f"  {role}: {facts['name']} ({facts['distribution']} {facts['version']}) {settings}".rstrip())
+            origin = f"{facts['distribution']} {facts['version']}".strip()
+            lines.append(f"  {role}: {facts['name']} ({origin}) {settings}".rstrip())
         lines.append("  stages: " + ", ".join(_stage(stage) for stage in cell["stages"]))
     return lines
 

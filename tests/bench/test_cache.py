@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_attempt_goes_on(
 def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/pqbench")):
-        with pytest.raises(UserError, match="cannot be written .*: pass --cache FOLDER or set PQBENCH_CACHE"):
+        with pytest.raises(UserError, match=r"cannot be written .*: pass --cache FOLDER or set PQBENCH_CACHE"):
             StageCache(root).require_writable()
 
 

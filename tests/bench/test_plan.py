@@ -64,7 +64,7 @@ def test_what_a_change_of_the_request_leaves_alone(bench: Bench) -> None:
 def test_a_distiller_is_trained_on_the_quantizers_set_when_it_names_none(bench: Bench) -> None:
     cell = bench.plan("cheap[distiller=copy]").cells[1]
     assert cell.model.inputs["calibration"].key == cell.model.inputs["model"].inputs["calibration"].key
-    with pytest.raises(UserError, match="the distiller copy gets no calibration set.*distiller_calibration=NAME"):
+    with pytest.raises(UserError, match=r"the distiller copy gets no calibration set.*distiller_calibration=NAME"):
         bench.plan("cheap[quantizer=none,distiller=copy]")
     alone = bench.plan("cheap[quantizer=none,distiller=copy,distiller_calibration=noise]").cells[1]
     assert [stage.name for stage in alone.model] == ["export", "calibrate", "distill"]
