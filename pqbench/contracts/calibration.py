@@ -54,6 +54,7 @@ class CalibrationSet:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
+        """Write the set to one safetensors file. Raises `OSError` when the disk is full."""
         tensors = {"x_t": self.x_t.contiguous(), "t": self.t.contiguous()}
         save_file(tensors, path, {"workload": self.workload, **self.facts})
 

@@ -1,4 +1,4 @@
-"""Parameters of components: typed dataclass fields that also carry a range, a help text and a default for each budget."""
+"""Parameters of components: typed dataclass fields that carry a range, a help text and a default for each budget."""
 
 from __future__ import annotations
 
@@ -129,10 +129,7 @@ def resolve(component: type, given: Mapping[str, object], budget: Budget) -> dic
     for name in given:
         if name not in known:
             raise UserError(unknown_parameter(owner, name, list(known)))
-    return {
-        name: p.parse(given[name], owner) if name in given else p.defaults[budget]
-        for name, p in known.items()
-    }
+    return {name: p.parse(given[name], owner) if name in given else p.defaults[budget] for name, p in known.items()}
 
 
 def unknown_parameter(owner: str, name: str, known: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -79,17 +79,20 @@ class Workload(Component):
         """A fresh copy of the full-precision denoiser, in evaluation mode."""
 
     @abstractmethod
-    def schedule(self) -> NoiseSchedule: ...
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the denoiser was trained on."""
 
     @abstractmethod
     def decode(self, x_0: Tensor) -> Tensor:
         """x_0 (N, *shape) to images (N, channels, H, W) uint8."""
 
     @abstractmethod
-    def extractor(self) -> Extractor: ...
+    def extractor(self) -> Extractor:
+        """What turns images into the features that distances are taken on."""
 
     @abstractmethod
-    def reference(self) -> Reference: ...
+    def reference(self) -> Reference:
+        """Statistics of the real images under `extractor`."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -1,0 +1,1 @@
+"""Noise schedules, time steps, sampling with one seed an image, and trajectories."""

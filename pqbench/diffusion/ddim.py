@@ -18,9 +18,7 @@ def coefficient(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
-def ddim_step(
-    schedule: NoiseSchedule, x_t: Tensor, epsilon: Tensor, t: Tensor, t_next: Tensor
-) -> Tensor:
+def ddim_step(schedule: NoiseSchedule, x_t: Tensor, epsilon: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
     """From x_t at `t` to x at `t_next` (-1: clean data), both (N,) int64.
 
     Written as x_next = (a'/a) x_t + (s' - s a'/a) epsilon, with a = signal and s = sigma: the same update as through

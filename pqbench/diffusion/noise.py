@@ -15,10 +15,6 @@ def image_generator(seed: int, index: int, purpose: str = "image") -> torch.Gene
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def initial_noise(
-    seed: int, indices: Iterable[int], shape: tuple[int, ...], purpose: str = "image"
-) -> Tensor:
+def initial_noise(seed: int, indices: Iterable[int], shape: tuple[int, ...], purpose: str = "image") -> Tensor:
     """x_T of the given images, (len(indices), *shape) float32, on the CPU."""
-    return torch.stack(
-        [torch.randn(shape, generator=image_generator(seed, i, purpose)) for i in indices]
-    )
+    return torch.stack([torch.randn(shape, generator=image_generator(seed, i, purpose)) for i in indices])

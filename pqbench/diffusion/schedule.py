@@ -22,6 +22,7 @@ class NoiseSchedule:
 
     @property
     def train_steps(self) -> int:
+        """T, the number of time steps of the training."""
         return len(self.alphas_cumprod)
 
     def signal(self, t: Tensor) -> Tensor:

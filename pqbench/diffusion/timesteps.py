@@ -16,8 +16,7 @@ def trailing_timesteps(train_steps: int, steps: int) -> Tensor:
     """
     if not 1 <= steps <= train_steps or train_steps % steps:
         raise UserError(
-            f"{steps} sampling steps do not divide the {train_steps} training steps: "
-            f"choose a divisor of {train_steps}."
+            f"{steps} sampling steps do not divide the {train_steps} training steps: choose a divisor of {train_steps}."
         )
     stride = train_steps // steps
     return torch.arange(train_steps - 1, -1, -stride, dtype=torch.int64)

@@ -30,9 +30,7 @@ def student_timesteps(teacher: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def two_step_epsilon(
-    net: Denoiser, schedule: NoiseSchedule, teacher: Tensor, x_t: Tensor, t: Tensor
-) -> Tensor:
+def two_step_epsilon(net: Denoiser, schedule: NoiseSchedule, teacher: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """The epsilon with which one DDIM step from t lands where two steps of `net` land.
 
     teacher   (S,) the teacher's time steps, descending, S even

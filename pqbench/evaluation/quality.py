@@ -84,12 +84,8 @@ def paired_metric(images: Tensor, fp_images: Tensor, protocol: Protocol) -> Metr
     """Mean over the images of the PSNR to the full-precision model's image of the same noise."""
     values = psnr(images, fp_images)
     value = float(values.mean())
-    low, high = pivot_interval(
-        value, mean_replicates(values, protocol.bootstrap_resamples, protocol.bootstrap_seed)
-    )
-    return Metric(
-        value=value, low=low, high=high, unit="dB", direction="higher", n=len(values), protocol=protocol.id
-    )
+    low, high = pivot_interval(value, mean_replicates(values, protocol.bootstrap_resamples, protocol.bootstrap_seed))
+    return Metric(value=value, low=low, high=high, unit="dB", direction="higher", n=len(values), protocol=protocol.id)
 
 
 def check_acceptance(workload: Workload, steps: int, n: int, fd: float) -> str:

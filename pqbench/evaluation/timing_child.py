@@ -154,6 +154,5 @@ def _summary(timing: Timing) -> CallTimes:
     return CallTimes(first=timing.first, median=timing.median, p95=timing.p95, runs=len(timing.runs))
 
 
-
 if __name__ == "__main__":
     sys.exit(main())

@@ -61,9 +61,7 @@ def is_noisy(times: BatchTimes, calls: CallTimes) -> bool:
 def _memory(spec: TimingSpec, result: TimingResult, memory: MemoryUse) -> Metric:
     protocol = _protocol("memory", spec, result, memory.batch)
     detail = memory.model_dump(exclude={"peak"}) | {"engine": spec.engine, "protocol": protocol.facts}
-    return Metric(
-        value=memory.peak, unit="bytes", direction="lower", n=1, protocol=protocol.id, detail=detail
-    )
+    return Metric(value=memory.peak, unit="bytes", direction="lower", n=1, protocol=protocol.id, detail=detail)
 
 
 def _protocol(

@@ -173,9 +173,7 @@ def _is_constant(values: list[Any]) -> bool:
 
 
 @torch.no_grad()
-def capture_outputs(
-    net: nn.Module, blocks: list[str], x_t: Tensor, t: Tensor, batch: int = 64
-) -> dict[str, Tensor]:
+def capture_outputs(net: nn.Module, blocks: list[str], x_t: Tensor, t: Tensor, batch: int = 64) -> dict[str, Tensor]:
     """The outputs of all named blocks over a calibration set, each (N, ...), from one pass.
 
     Of a block that runs several times in one forward, the first output is kept.

@@ -30,15 +30,11 @@ def read_idx(path: Path) -> np.ndarray:
     Raises `UserError` when the file is missing, truncated, or not of that format.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path} does not exist: pass --data the folder that holds the official gzip idx files."
-        )
+        raise UserError(f"{path} does not exist: pass --data the folder that holds the official gzip idx files.")
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
-        raise UserError(
-            f"{path} is not a complete gzip file ({error}): download it again."
-        ) from None
+        raise UserError(f"{path} is not a complete gzip file ({error}): download it again.") from None
     zero, dtype, rank = struct.unpack(">HBB", raw[:4])
     if zero != 0 or dtype != 0x08:
         raise UserError(f"{path} is not an idx file of unsigned bytes.")

@@ -63,8 +63,8 @@ class Fashion(Workload):
     def timesteps(self, steps: int) -> Tensor:
         """Evenly spaced below t = 800, where the sampler starts, descending, (steps,) int64.
 
-        The field's CIFAR-10 protocol starts there too (Q-Diffusion's scripts). From t = 999, where the signal is 0.006, an
-        error of epsilon-prediction is amplified 160-fold on its way to x_0 and saturates whole images.
+        The field's CIFAR-10 protocol starts there too (Q-Diffusion's scripts). From t = 999, where the signal is 0.006,
+        an error of epsilon-prediction is amplified 160-fold on its way to x_0 and saturates whole images.
         """
         return trailing_timesteps(FIRST_STEP, steps)
 

@@ -59,14 +59,13 @@ class Recipe:
 
     @property
     def iterations(self) -> int:
+        """Optimiser steps of the whole training."""
         return self.images // self.batch
 
 
 def alphas_cumprod(recipe: Recipe) -> Tensor:
     """The products of (1 - beta) of the linear schedule, (T,) float64."""
-    betas = torch.linspace(
-        recipe.beta_start, recipe.beta_end, recipe.train_steps, dtype=torch.float64
-    )
+    betas = torch.linspace(recipe.beta_start, recipe.beta_end, recipe.train_steps, dtype=torch.float64)
     return torch.cumprod(1 - betas, 0)
 
 
@@ -78,9 +77,7 @@ def learning_rate(recipe: Recipe, iteration: int) -> float:
     return recipe.peak_lr * min(warm, max(0.0, left), 1.0)
 
 
-def batch_at(
-    images: Tensor, recipe: Recipe, iteration: int, abar: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def batch_at(images: Tensor, recipe: Recipe, iteration: int, abar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The noisy batch of one iteration: x_t (B, 4, 16, 16), t (B,), and the noise to predict."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + iteration)
     index = torch.randint(0, len(images), (recipe.batch,), generator=generator)
@@ -93,6 +90,7 @@ def batch_at(
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file beside `path` and rename it, so that a kill leaves the old one whole."""
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata)
     temporary.replace(path)
@@ -113,6 +111,10 @@ class Trainer:
         self.loss = float("nan")
 
     def step(self, images: Tensor, abar: Tensor) -> None:
+        """One optimiser step of the epsilon loss (Ho et al., 2020, eq. 14), then the running average.
+
+        images (N, 1, 32, 32) uint8, abar (T,) float64.
+        """
         x_t, t, noise = batch_at(images, self.recipe, self.iteration, abar)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.iteration)
@@ -132,6 +134,7 @@ class Trainer:
         self.loss = value if self.loss != self.loss else 0.99 * self.loss + 0.01 * value
 
     def save(self) -> None:
+        """Write all that a killed training needs to go on bit for bit."""
         state = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         for name, parameter in self.net.named_parameters():
             moments = self.optimizer.state[parameter]
@@ -142,6 +145,7 @@ class Trainer:
         save_atomically({k: v.contiguous() for k, v in state.items()}, self.checkpoint, metadata)
 
     def resume(self) -> None:
+        """Go on from the checkpoint in the output folder, if there is one."""
         if not self.checkpoint.is_file():
             return
         from safetensors import safe_open
@@ -162,6 +166,7 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
+        """Where the state of an unfinished training is kept."""
         return self.out / "training.safetensors"
 
     def export(self) -> None:
@@ -176,6 +181,7 @@ class Trainer:
 
 
 def main() -> None:
+    """Train, or go on training, and write the averaged weights."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the idx files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoints")

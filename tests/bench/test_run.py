@@ -125,24 +125,22 @@ def test_a_failed_cell_runs_again_only_when_asked(bench: Bench, monkeypatch: pyt
     assert "failed, already recorded" in bench.lines[-1]
     plan = bench.plan("failing[how=memory]")
     quantizer = type(plan.cells[1].model.component)
-    from pqbench_plugins import Round
+    sound = bench.registry.get("quantizer", "round")
 
-    monkeypatch.setattr(quantizer, "quantize", lambda self, *given: Round().quantize(*given))
+    monkeypatch.setattr(quantizer, "quantize", lambda self, *given: sound().quantize(*given))
     again = bench.run("failing[how=memory]", mode="retry")
     assert again["fp/0"] == first["fp/0"]
     assert again["failing[how=memory]/0"].status == "ok"
 
 
 def test_a_stage_that_failed_is_not_tried_again_by_the_next_cell(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pqbench_plugins import Noise
-
     attempts: list[None] = []
 
     def fail(*_: object) -> None:
         attempts.append(None)
         raise RuntimeError("no noise today")
 
-    monkeypatch.setattr(Noise, "sample", fail)
+    monkeypatch.setattr(bench.registry.get("calibration", "noise"), "sample", fail)
     records = bench.run("cheap,cheap[a=8]")
     assert [record.reason for record in records.values()][1:] == ["calibrate raised RuntimeError: no noise today"] * 2
     assert len(attempts) == 1

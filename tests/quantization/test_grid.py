@@ -78,9 +78,7 @@ def test_codes_are_those_of_float64_and_of_torchs_kernel(x: torch.Tensor, grid: 
 def test_a_scalar_and_a_vector_of_parameters_do_the_same(x: torch.Tensor, grid: Grid) -> None:
     scale, zero = fitted(x, grid)
     assert torch.equal(grid.fake_quantize(x, scale, zero), grid.fake_quantize(x, scale[None], zero[None]))
-    assert torch.equal(
-        grid.fake_quantize(x, scale, zero), grid.dequantize(grid.quantize(x, scale, zero), scale, zero)
-    )
+    assert torch.equal(grid.fake_quantize(x, scale, zero), grid.dequantize(grid.quantize(x, scale, zero), scale, zero))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

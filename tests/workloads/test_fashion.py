@@ -78,9 +78,7 @@ def test_the_fingerprint_follows_the_weights(tmp_path: Path) -> None:
     assert type(copied)().fingerprint() != Fashion().fingerprint()
 
 
-@pytest.mark.parametrize(
-    ("file", "read"), [(DENOISER, "denoiser"), (EXTRACTOR, "extractor"), (REFERENCE, "reference")]
-)
+@pytest.mark.parametrize(("file", "read"), [(DENOISER, "denoiser"), (EXTRACTOR, "extractor"), (REFERENCE, "reference")])
 def test_a_truncated_file_is_one_sentence_that_names_it(tmp_path: Path, file: str, read: str) -> None:
     copied = copy_of(tmp_path / "assets")
     path = tmp_path / "assets" / file

@@ -129,4 +129,3 @@ class _Job:
     def _data(self, block: str) -> BlockData:
         arguments, fixed = capture_inputs(self.net, block, self.x_t, self.t)
         return BlockData(arguments, fixed, self.targets[block])
-
