@@ -1,8 +1,14 @@
-"""The one command that installs everything does install everything."""
+"""The repository as a whole: what installs it, and documents that say what is."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
+
+import pytest
+
+from pqbench.cli.main import run_command_line
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,3 +21,25 @@ def test_requirements_name_every_package_of_the_repository() -> None:
     }
     named = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("./")}
     assert named == packages
+
+
+def test_tables_in_the_readme_are_what_the_tool_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below `<!-- COMMAND -->` stands the table that the command prints, as it prints it."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    shown = re.findall(r"<!-- pqbench (report [^\n]+) -->\n\n((?:\|[^\n]*\n)+)", text)
+    assert shown
+    for command, table in shown:
+        assert run_command_line(shlex.split(command)) == 0
+        printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+        assert table.splitlines() == printed
+
+
+def test_pictures_and_pages_that_the_documents_name_exist() -> None:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")]
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document} names {target}"

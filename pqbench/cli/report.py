@@ -19,6 +19,10 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write to this file instead of standard output.")
     ] = None,
+    columns: Annotated[
+        str,
+        typer.Option("--columns", "-c", help="Only these columns, separated by commas: fd,*@openvino/1,stored_bytes."),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Also write all tables and figures into the folder.")] = False,
 ) -> None:
@@ -32,12 +36,13 @@ def report(
     if write:
         _write_files(folder.path)
     chosen = Format.JSON if as_json else form
+    wanted = [name.strip() for name in columns.split(",") if name.strip()]
     if output is not None:
-        _write_output(output, rendered(folder, chosen))
+        _write_output(output, rendered(folder, chosen, columns=wanted))
     elif chosen is Format.TERMINAL:
-        print_table(folder)
+        print_table(folder, wanted)
     else:
-        sys.stdout.write(rendered(folder, chosen))
+        sys.stdout.write(rendered(folder, chosen, columns=wanted))
 
 
 def _write_files(folder: Path) -> None:

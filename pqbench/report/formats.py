@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from enum import StrEnum
 
 from pqbench.bench.store import RunFolder
+from pqbench.errors import UserError
+from pqbench.report.columns import with_columns
 from pqbench.report.results import results_table
+from pqbench.report.table import Table
 
 
 class Format(StrEnum):
@@ -20,17 +24,20 @@ class Format(StrEnum):
     HTML = "html"
 
 
-def rendered(run: RunFolder, form: Format, width: int = 120) -> str:
+def rendered(run: RunFolder, form: Format, width: int = 120, columns: Sequence[str] = ()) -> str:
     """The run's report as text. `width` is the terminal's, for the format `terminal` (without colours here).
 
-    `csv` has one row for each cell; all others show the table, where seeds are averaged.
+    `csv` has one row for each cell; all others show the table, where seeds are averaged, with the `columns` that are
+    asked for (none: all). Raises `UserError` for unknown columns, and for columns of the format `csv`.
     """
     manifest, records = run.manifest(), run.current_records()
     if form is Format.CSV:
         from pqbench.report.cells import cells_csv
 
+        if columns:
+            raise UserError("--format csv is for programs and always has every column: leave --columns out.")
         return cells_csv(records)
-    table = results_table(records, manifest)
+    table = _table(run, columns)
     if form is Format.MARKDOWN:
         from pqbench.report.markdown import markdown
 
@@ -48,24 +55,29 @@ def rendered(run: RunFolder, form: Format, width: int = 120) -> str:
         from pqbench.report.write import figures_of, shown_figures
 
         return html_page(table, shown_figures(figures_of(run)))
-    return _plain(run, width)
+    return _plain(table, width)
 
 
-def print_table(run: RunFolder) -> None:
+def print_table(run: RunFolder, columns: Sequence[str] = ()) -> None:
     """Print the table to the terminal, in colour where it can, as wide as the window."""
     from rich.console import Console
 
     from pqbench.report.terminal import TerminalTable
 
-    Console().print(TerminalTable(results_table(run.current_records(), run.manifest())))
+    Console().print(TerminalTable(_table(run, columns)))
 
 
-def _plain(run: RunFolder, width: int) -> str:
+def _table(run: RunFolder, columns: Sequence[str]) -> Table:
+    table = results_table(run.current_records(), run.manifest())
+    return with_columns(table, columns) if columns else table
+
+
+def _plain(table: Table, width: int) -> str:
     from rich.console import Console
 
     from pqbench.report.terminal import TerminalTable
 
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None)
-    console.print(TerminalTable(results_table(run.current_records(), run.manifest())))
+    console.print(TerminalTable(table))
     return text.getvalue()

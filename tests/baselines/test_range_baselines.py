@@ -22,7 +22,8 @@ QUANTIZERS = [
     MinMaxQuantizer(range="percentile"),
     MinMaxQuantizer(range="lp", per_channel=False),
     Ptq4dmQuantizer(),
-    Ptq4dmQuantizer(symmetric=False),
+    Ptq4dmQuantizer(w_symmetric=True),
+    Ptq4dmQuantizer(a_symmetric=True),
 ]
 
 
@@ -87,7 +88,7 @@ def test_ends_and_exemptions_are_options(make: type[Quantizer], calibration: Cal
 
 
 def test_weight_ranges_of_ptq4dm_are_those_of_a_loop_in_float64(calibration: CalibrationSet) -> None:
-    net = quantize(Ptq4dmQuantizer(batch=32), calibration)
+    net = quantize(Ptq4dmQuantizer(batch=32, w_symmetric=True), calibration)
     name = "net.down_blocks.0.resnets.0.conv1"
     weight = TinyWorkload().denoiser().state_dict()[f"{name}.weight"].double().flatten(1).numpy()
     layer = dict(quantized_layers(net))[name]
@@ -103,7 +104,7 @@ def test_weight_ranges_of_ptq4dm_are_those_of_a_loop_in_float64(calibration: Cal
 
 def test_ptq4dm_averages_ranges_over_batches(calibration: CalibrationSet) -> None:
     """conv_in's input is x_t itself, so its range can be followed by hand: 8 bits, symmetric, 0.9 old + 0.1 new."""
-    net = quantize(Ptq4dmQuantizer(batch=8), calibration)
+    net = quantize(Ptq4dmQuantizer(batch=8, a_symmetric=True), calibration)
     average = None
     for batch in calibration.x_t.split(8):
         x = batch.double().flatten().numpy()
@@ -132,7 +133,8 @@ def test_a_search_is_better_than_the_extremes(calibration: CalibrationSet) -> No
 
 def test_the_published_defaults() -> None:
     assert resolve(Ptq4dmQuantizer, {}, "standard") == {
-        "symmetric": True,
+        "w_symmetric": False,
+        "a_symmetric": False,
         "p": 2.4,
         "candidates": 100,
         "batch": 256,

@@ -112,3 +112,32 @@ def test_csv_needs_neither_torch_nor_matplotlib(run: RunFolder) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_chosen_columns_keep_what_names_a_row(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["report", str(run.path), "-f", "markdown", "--columns", "stored_bytes,*@openvino/1"]) == 0
+    (heading,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| Method"))
+    assert [cell.strip() for cell in heading.strip("|").split("|")] == [
+        "Method",
+        "Bits (W/A)",
+        "Steps",
+        "Size (MB) ↓",
+        "openvino, batch 1: latency (ms/image) ↓",
+        "openvino, batch 1: speed-up (×) ↑",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--columns", "fid"], r"No column is called fid\. Did you mean fd\? The columns are method, .*stored_bytes"),
+        (["--columns", "fd", "--format", "csv"], r"csv is for programs and always has every column"),
+    ],
+)
+def test_columns_that_cannot_be_shown_are_one_sentence(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert run_command_line(["report", str(run.path), *arguments]) != 0
+    shown = capsys.readouterr()
+    assert re.search(sentence, shown.err)
+    assert not shown.out

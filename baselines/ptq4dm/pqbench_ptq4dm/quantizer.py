@@ -31,8 +31,13 @@ BIBTEX = """@inproceedings{shang2023ptq4dm,
 class Ptq4dmQuantizer(Quantizer):
     """Searches each range for the least L_p error: weights per output channel, layer inputs per tensor.
 
-    As the released script runs it: symmetric grids, p = 2.4, 100 candidates, no rounding reconstruction. Convolutions
-    and linear layers are quantized; softmax, SiLU, normalisation and the attention products stay in full precision.
+    As the released script runs it: p = 2.4, 100 candidates, no rounding reconstruction. Convolutions and linear layers
+    are quantized; softmax, SiLU, normalisation and the attention products stay in full precision.
+
+    The script sets symmetric grids, at 8 bits and on outputs of layers, which are about even around zero. An integer
+    kernel needs them on inputs instead, most of which have passed a SiLU and lie above -0.28: half of a symmetric grid
+    would never be used, and of 16 codes none can be spared. So grids are asymmetric here unless `w_symmetric` and
+    `a_symmetric` ask for the script's.
     """
 
     name: ClassVar[str] = "ptq4dm"
@@ -41,14 +46,17 @@ class Ptq4dmQuantizer(Quantizer):
     deviations: ClassVar[tuple[str, ...]] = (
         "Activations are quantized at the input of a layer, which an integer kernel needs; the released code quantizes "
         "a layer's output after its activation function.",
+        "Grids are asymmetric, as most inputs come from a SiLU; the released script sets symmetric ones, at 8 bits "
+        "(w_symmetric=true, a_symmetric=true).",
         "Conv1d layers are quantized like the others; the released code leaves improved-diffusion's qkv and output "
         "projections, which are Conv1d, in full precision.",
-        "With symmetric=false both ends of a range shrink together; the released code then searches them in two "
+        "On asymmetric grids both ends of a range shrink together; the released code then searches them in two "
         "dimensions.",
         "The error of a range is taken over an even sample of 65,536 values of a batch.",
     )
 
-    symmetric: bool = parameter(True, help="grids around zero, for weights and activations")
+    w_symmetric: bool = parameter(False, help="weight grids around zero, as the released script sets them")
+    a_symmetric: bool = parameter(False, help="activation grids around zero, as the released script sets them")
     p: float = parameter(2.4, help="exponent of the error that the range search minimises", low=1, high=10)
     candidates: int = parameter(100, help="ranges that the search tries", low=1, high=1000)
     batch: int = parameter(256, quick=64, help="calibration samples to one update of the averaged ranges", low=1)
@@ -64,8 +72,8 @@ class Ptq4dmQuantizer(Quantizer):
             (calibration.x_t[:1].to(context.device), calibration.t[:1].to(context.device)),
             end_bits=self.end_bits or None,
             exempt=split_patterns(self.exempt),
-            w_symmetric=self.symmetric,
-            a_symmetric=self.symmetric,
+            w_symmetric=self.w_symmetric,
+            a_symmetric=self.a_symmetric,
         )
         search = partial(lp_search, p=self.p, candidates=self.candidates)
         calibrate_weights(net, search)

@@ -18,11 +18,12 @@ PERCENTILE_SHARE = 0.999
 
 @dataclass(frozen=True)
 class MinMaxQuantizer(Quantizer):
-    """Rounds weights to the nearest point of symmetric grids and inputs to that of static asymmetric ones."""
+    """Rounds weights and layer inputs to the nearest points of static grids; those of inputs are asymmetric."""
 
     name: ClassVar[str] = "minmax"
     summary: ClassVar[str] = "round to nearest on ranges taken from the extremes (or a percentile, or an L_p search)"
 
+    w_symmetric: bool = parameter(True, help="weight grids around zero")
     per_channel: bool = parameter(True, help="one weight scale an output channel instead of one a layer")
     range: str = parameter(
         "minmax",
@@ -37,7 +38,12 @@ class MinMaxQuantizer(Quantizer):
         net = net.to(context.device)
         example = calibration.x_t[:1].to(context.device), calibration.t[:1].to(context.device)
         quantize_layers(
-            net, context.precision, example, end_bits=self.end_bits or None, exempt=split_patterns(self.exempt)
+            net,
+            context.precision,
+            example,
+            end_bits=self.end_bits or None,
+            exempt=split_patterns(self.exempt),
+            w_symmetric=self.w_symmetric,
         )
         rule = self._rule()
         calibrate_weights(net, rule, self.per_channel)

@@ -50,6 +50,7 @@ class ProgressiveQuantizer(Quantizer):
     averaging: float = parameter(0.9, low=0.0, high=0.9999, help="momentum of the average that a new grid is fitted to")
     weight_lr: float = parameter(0.02, low=0.0, high=1.0, help="learning rate of weights, in weight step sizes")
     step_lr: float = parameter(0.01, low=0.0, high=1.0, help="learning rate of the logarithms of step sizes")
+    w_symmetric: bool = parameter(True, help="weight grids around zero")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
     end_bits: int = parameter(8, low=0, high=8, help="least bits of the first and the last layer; 0: as the others")
     exempt: str = parameter("", help="patterns of layers that stay in full precision, separated by |")
@@ -106,7 +107,14 @@ class _Job:
         self.targets = capture_outputs(net, self.blocks, self.x_t, self.t)
         self.trace: list[dict[str, Any]] = context.trace
         exempt = split_patterns(settings.exempt)
-        quantize_layers(net, context.precision, example, end_bits=settings.end_bits or None, exempt=exempt)
+        quantize_layers(
+            net,
+            context.precision,
+            example,
+            end_bits=settings.end_bits or None,
+            exempt=exempt,
+            w_symmetric=settings.w_symmetric,
+        )
         tune(net.to(context.device))
         for _, layer in tunable_layers(net):
             # Both stages start in full precision: a width is set when its turn comes.

@@ -1,0 +1,43 @@
+"""A table with some of its columns: a paper has room for six, not for twenty."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pqbench.errors import UserError
+from pqbench.report.results import NAMES
+from pqbench.report.table import Section, Table
+
+
+def with_columns(table: Table, patterns: Sequence[str]) -> Table:
+    """The table with method, bits and steps, and the columns that a pattern names, in the patterns' order.
+
+    patterns   column keys, in which * and ? stand for any text and any letter: `fd`, `*@openvino/1`
+
+    Raises `UserError` for a pattern that no column of any section matches.
+    """
+    keys = {column.key: None for section in table.sections for column in section.columns}
+    for pattern in patterns:
+        if not fnmatch.filter(keys, pattern):
+            nearest = difflib.get_close_matches(pattern, keys, n=1, cutoff=0)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise UserError(f"No column is called {pattern}.{hint} The columns are {', '.join(keys)}.")
+    return replace(table, sections=tuple(_chosen(section, patterns) for section in table.sections))
+
+
+def _chosen(section: Section, patterns: Sequence[str]) -> Section:
+    wanted = [
+        index
+        for pattern in patterns
+        for index, column in enumerate(section.columns)
+        if fnmatch.fnmatchcase(column.key, pattern)
+    ]
+    order = list(dict.fromkeys([*range(len(NAMES)), *wanted]))
+    return replace(
+        section,
+        columns=tuple(section.columns[index] for index in order),
+        rows=tuple(tuple(row[index] for index in order) for row in section.rows),
+    )
