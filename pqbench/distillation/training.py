@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.errors import UserError
+from pqbench.quantization.tunable_operand import tunable_operands
 from pqbench.quantization.tuning import tunable_layers
 
 TRACE_POINTS = 200
@@ -58,6 +59,11 @@ def parameter_groups(net: nn.Module, training: Training) -> list[dict[str, objec
         if layer.input_grid is not None:
             steps.append(layer.input_theta)
             zeros.append(layer.input_zero)
+    for _, operand in tunable_operands(net):
+        inside |= {id(p) for p in operand.parameters()}
+        if operand.input_grid is not None:
+            steps.append(operand.input_theta)
+            zeros += [] if operand.input_zero is None else [operand.input_zero]
     others = [p for p in net.parameters() if id(p) not in inside]
     others += [layer.bias for _, layer in tunable_layers(net) if layer.bias is not None]
     groups.append({"params": steps, "peak": training.step_lr})

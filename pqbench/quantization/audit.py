@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import mean
 
 from torch import Tensor, nn
 
 from pqbench.methods.precision import FULL_PRECISION_BITS, QUANTIZED_BITS, Precision
+from pqbench.quantization.attention import QuantizedProduct, full_precision_operands, quantized_operands
 from pqbench.quantization.audit_result import Audit
-from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers
+from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, activation_quantizers, quantized_layers
 from pqbench.quantization.macs import own_macs
 from pqbench.quantization.verify import verify
 
@@ -21,7 +23,8 @@ def audit(net: nn.Module, example: tuple[Tensor, Tensor], precision: Precision |
 
     Weights are all parameters with two or more axes (kernels, matrices, embeddings) and the codes of quantized layers;
     those in floating point count with the width of their type. Activations count by the multiply-accumulates that read
-    them; products in full precision (layers left out, attention) count 32 bits.
+    them, those of a product of two activations (attention) with the mean of both; products in full precision count 32
+    bits.
 
     precision   the stated one, beyond which a layer is listed as wider; None: the narrowest bits of any layer
 
@@ -49,14 +52,21 @@ def _weights(net: nn.Module) -> Iterator[tuple[str, int, int]]:
             yield name.removesuffix(".weight"), parameter.numel(), parameter.element_size() * 8
 
 
-def _activations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+def _activations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[tuple[int, float]]:
     """(multiply-accumulates, bits of what they read) of every executed module."""
     for name, count in macs.items():
-        module = net.get_submodule(name)
-        yield count, module.activation.bits if isinstance(module, QuantizedLayer) else FULL_PRECISION_BITS
+        yield count, _bits_read(net.get_submodule(name))
 
 
-def _average(counted: Iterator[tuple[int, int]]) -> float:
+def _bits_read(module: nn.Module) -> float:
+    if isinstance(module, QuantizedLayer):
+        return module.activation.bits
+    if isinstance(module, QuantizedProduct):
+        return mean(quantizer.bits for _, quantizer in activation_quantizers(module))
+    return FULL_PRECISION_BITS
+
+
+def _average(counted: Iterable[tuple[int, float]]) -> float:
     pairs = list(counted)
     total = sum(count for count, _ in pairs)
     return sum(count * bits for count, bits in pairs) / total if total else float(FULL_PRECISION_BITS)
@@ -69,25 +79,31 @@ def _narrowest(net: nn.Module) -> Precision:
 
 def _wider(net: nn.Module, stated: Precision) -> dict[str, str]:
     found = {name: Precision(layer.w_bits, layer.activation.bits) for name, layer in quantized_layers(net)}
-    return {
+    wider = {
         name: str(bits) for name, bits in found.items() if bits.quantizes and (bits.w > stated.w or bits.a > stated.a)
     }
+    operands = {name: operand.bits for name, operand in quantized_operands(net) if operand.grid is not None}
+    return wider | {name: f"a{bits}" for name, bits in operands.items() if bits > stated.a}
 
 
 def _parameter_sets(net: nn.Module) -> int:
-    inputs = [layer.activation for _, layer in quantized_layers(net)]
-    return max((quantizer.scale.numel() for quantizer in inputs if quantizer.grid is not None), default=0)
+    quantizers = [quantizer for _, quantizer in activation_quantizers(net)]
+    return max((quantizer.scale.numel() for quantizer in quantizers if quantizer.grid is not None), default=0)
 
 
 def _operations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[str]:
     """Kinds of operations in full precision with how often the net has each: `GroupNorm (21)`.
 
-    They are the products that modules without weights compute, and the modules without submodules; what a module does
-    in functional code besides products (additions, a functional activation) is not seen.
+    They are the products that modules without weights compute, operands of quantized attention that are left out, and
+    the modules without submodules; what a module does in functional code besides products (additions, a functional
+    activation) is not seen.
     """
     kinds: Counter[str] = Counter()
     for name, count in macs.items():
         module = net.get_submodule(name)
+        if isinstance(module, QuantizedProduct):
+            kinds.update(f"attention operand {operand}" for operand in full_precision_operands(module))
+            continue
         if isinstance(module, (QuantizedLayer, *_NOTHING_TO_QUANTIZE)) or _has_weights(module):
             continue
         if count:

@@ -18,7 +18,7 @@ class Audit(BaseModel):
     full_precision_layers: tuple[str, ...]
     """Layers with weights that stayed in floating point."""
     wider_layers: dict[str, str]
-    """Quantized layers that are not at the stated precision: {"conv_in": "w8a8"}."""
+    """Quantized layers and attention operands that are not at the stated precision: {"conv_in": "w8a8", ...: "a8"}."""
     activation_parameter_sets: int
     """How many scales a layer's input has: 1 for a static one, S for a table over S time steps, 0 without any."""
     full_precision_operations: tuple[str, ...] = ()

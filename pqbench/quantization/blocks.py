@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves
 
 from pqbench.errors import UserError
 from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
+from pqbench.quantization.shortcuts import SplitLayer
 from pqbench.quantization.tuning import TunableLayer
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
-_LAYERS = (*QUANTIZABLE, QuantizedLayer, TunableLayer)
+_LAYERS = (*QUANTIZABLE, QuantizedLayer, TunableLayer, SplitLayer)
 
 
 def block_names(net: nn.Module, run: Callable[[], object]) -> list[str]:
@@ -74,7 +75,7 @@ def _own_layers(module: nn.Module) -> int:
 
 def _has_inner_block(module: nn.Module) -> bool:
     return any(
-        _own_layers(inner) >= 2 and not isinstance(inner, _CONTAINERS)
+        _own_layers(inner) >= 2 and not isinstance(inner, (*_CONTAINERS, SplitLayer))
         for inner in module.modules()
         if inner is not module
     )

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from pqbench.contracts.calibration import CalibrationSet
 from pqbench.contracts.context import ProgressCallback, silent
 from pqbench.errors import UserError
-from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers
+from pqbench.quantization.layers import (
+    ActivationQuantizer,
+    QuantizedLayer,
+    activation_quantizers,
+    quantized_layers,
+    replace_module,
+)
 from pqbench.quantization.observers import Observer, ObserverFactory, RangeRule
 from pqbench.quantization.ranges import rows
 
@@ -51,16 +57,16 @@ def calibrate_activations(
     device: torch.device | str = "cpu",
     progress: ProgressCallback = silent,
 ) -> None:
-    """Set the activation grid of every quantized layer from the inputs that it gets on the calibration set.
+    """Set every activation grid, of layers' inputs and attention operands, from what it sees on the calibration set.
 
-    observer           makes one observer a layer from the grid of its input
+    observer           makes one observer a quantizer from its grid
     batch              samples that go through the net together, and one update of each observer
     quantized_prefix   False: all layers are observed in one pass over unquantized activations;
-                       True: in the same single pass every layer already hands on its input quantized with the range
+                       True: in the same single pass every quantizer already hands on what it quantized with the range
                        known so far, so that later layers see the errors of earlier ones
 
-    Layers whose input stays in full precision are left alone. Raises `UserError` when a layer is never run or its input
-    is not finite.
+    What stays in full precision is left alone. Raises `UserError` when a layer is never run or its input is not
+    finite.
     """
     with _observing(net, observer, quantized_prefix) as watched:
         for start in range(0, len(calibration), batch):
@@ -72,7 +78,7 @@ def calibrate_activations(
 
 
 class _Watcher(nn.Module):
-    """Stands in for a layer's activation quantizer while its input is observed."""
+    """Stands in for an activation quantizer while what it gets is observed."""
 
     def __init__(self, name: str, quantizer: ActivationQuantizer, observer: Observer, quantize: bool) -> None:
         super().__init__()
@@ -99,25 +105,23 @@ class _Watcher(nn.Module):
 @contextmanager
 def _observing(net: nn.Module, observer: ObserverFactory, quantize: bool) -> Iterator[list[_Watcher]]:
     """Put a watcher in the place of every activation quantizer that has a grid, and the quantizers back afterwards."""
-    watched: list[tuple[QuantizedLayer, _Watcher]] = []
-    for name, layer in quantized_layers(net):
-        grid = layer.activation.grid
-        if grid is not None:
-            watched.append((layer, _Watcher(name, layer.activation, observer(grid), quantize)))
+    watched: list[_Watcher] = []
+    for name, quantizer in activation_quantizers(net):
+        if quantizer.grid is not None:
+            watched.append(_Watcher(name, quantizer, observer(quantizer.grid), quantize))
     try:
-        for layer, watcher in watched:
-            # Declared as the quantizer that it normally is; nn.Module takes the stand-in under the same name.
-            layer.activation = watcher  # type: ignore[assignment]
-        yield [watcher for _, watcher in watched]
+        for watcher in watched:
+            replace_module(net, watcher.name, watcher)
+        yield watched
     finally:
-        for layer, watcher in watched:
-            layer.activation = watcher.quantizer
+        for watcher in watched:
+            replace_module(net, watcher.name, watcher.quantizer)
 
 
 @contextmanager
-def _naming(layer: str) -> Iterator[None]:
-    """Put the layer's name before what is wrong with its input."""
+def _naming(quantizer: str) -> Iterator[None]:
+    """Put the name of the layer or of the operand before what is wrong with it."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{layer}: {error}") from None
+        raise UserError(f"{quantizer.removesuffix('.activation')}: {error}") from None

@@ -23,7 +23,8 @@ from pqbench.errors import UserError
 from pqbench.files import write_atomically
 
 FORMAT = "pqbench"
-VERSION = 1
+VERSION = 2
+"""1: quantized layers; 2: split layers and attention operands as well. Files of all versions up to this are read."""
 
 
 class _Frozen(BaseModel):
@@ -42,16 +43,35 @@ class StoredLayer(_Frozen):
     shape: tuple[int, ...]
 
 
+class StoredSplit(_Frozen):
+    """One layer that is split into parts, and the input channels of each."""
+
+    name: str
+    widths: tuple[int, ...]
+
+
+class StoredAttention(_Frozen):
+    """One module whose attention is quantized: the bits of its operands (q, k, softmax, v), and the grid of q, k, v."""
+
+    name: str
+    bits: dict[str, int]
+    symmetric: bool
+
+
 class Header(_Frozen):
     """What a checkpoint says about itself.
 
-    layers   its quantized layers, in the order of the net
-    facts    what the writer wanted kept with the weights
+    layers       its quantized layers, in the order of the net; the parts of split layers are among them
+    splits       its split layers
+    attentions   its quantized attentions
+    facts        what the writer wanted kept with the weights
     """
 
     format: Literal["pqbench"] = "pqbench"
     version: int = VERSION
     layers: tuple[StoredLayer, ...] = ()
+    splits: tuple[StoredSplit, ...] = ()
+    attentions: tuple[StoredAttention, ...] = ()
     facts: dict[str, JsonValue] = {}
 
 

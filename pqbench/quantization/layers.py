@@ -83,7 +83,7 @@ class QuantizedLayer(nn.Module):
     weight         (out, in, ...) float32: what the codes stand for (derived, and no part of the state)
     At 32 bits the float weight is the state, and codes, scales and zero-points mean nothing.
 
-    Raises `UserError` for a convolution that pads with anything but zeros.
+    Raises `UserError` for a layer of another kind, and for a convolution that pads with anything but zeros.
     """
 
     codes: Tensor
@@ -196,8 +196,16 @@ def _restore(layer: nn.Module, _incompatible_keys: object) -> None:
 
 
 def operation_of(layer: Quantizable) -> str:
-    """The operation that a layer is, also when its class is a subclass: `Conv2d`, `Conv1d` or `Linear`."""
-    return next(kind.__name__ for kind in QUANTIZABLE if isinstance(layer, kind))
+    """The operation that a layer is, also when its class is a subclass: `Conv2d`, `Conv1d` or `Linear`.
+
+    Raises `UserError` for any other.
+    """
+    for kind in QUANTIZABLE:
+        if isinstance(layer, kind):
+            return kind.__name__
+    raise UserError(
+        f"A {type(layer).__name__} cannot be quantized, only Conv2d, Conv1d and Linear can: leave it in full precision."
+    )
 
 
 def quantized_layers(net: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
@@ -207,10 +215,17 @@ def quantized_layers(net: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
             yield name, module
 
 
+def activation_quantizers(net: nn.Module) -> Iterator[tuple[str, ActivationQuantizer]]:
+    """All activation quantizers of a net with their names: inputs of layers (`conv_in.activation`), and operands."""
+    for name, module in net.named_modules():
+        if isinstance(module, ActivationQuantizer):
+            yield name, module
+
+
 def quantizable_layers(net: nn.Module) -> Iterator[tuple[str, Quantizable]]:
     """The layers of a net that can be quantized and are not yet, with their names."""
     for name, module in net.named_modules():
-        if isinstance(module, QUANTIZABLE):
+        if isinstance(module, QUANTIZABLE) and getattr(module, "padding_mode", "zeros") == "zeros":
             yield name, module
 
 

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.errors import UserError
-from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
+from pqbench.methods.precision import FULL_PRECISION_BITS, QUANTIZED_BITS, Precision
+from pqbench.quantization.attention import OPERANDS, make_operands, operand_names, quantize_attention
+from pqbench.quantization.attention_search import attention_modules
+from pqbench.quantization.following import run_following_x
 from pqbench.quantization.layers import QuantizedLayer, quantizable_layers, replace_module
+from pqbench.quantization.shortcuts import concatenated_inputs, part_names, split_layer
 
 
 def execution_order(net: nn.Module, run: Callable[[], object]) -> list[str]:
@@ -48,16 +52,9 @@ def first_and_last(net: nn.Module, example: tuple[Tensor, Tensor]) -> tuple[str,
                 readers.append(_name)
 
         hooks.append(layer.register_forward_pre_hook(note))
-    # Without this, everything after a trainable weight would seem to depend on x_t.
-    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        with torch.enable_grad():
-            net(example[0].detach().clone().requires_grad_(), example[1])
+        run_following_x(net, example)
     finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
         for hook in hooks:
             hook.remove()
     if not readers:
@@ -74,33 +71,78 @@ def quantize_layers(
     exempt: Sequence[str] = (),
     w_symmetric: bool = True,
     a_symmetric: bool = False,
+    attention: bool = False,
+    softmax_bits: int = 8,
+    split_shortcuts: bool = False,
 ) -> list[str]:
     """Replace the layers of `net` by `QuantizedLayer`s, in place; their grids are still to be set.
 
-    example    (x_t, t) with which the net is run once, to learn the order of its layers
-    end_bits   bits of the layer that reads x_t and of the last layer, weights and input alike (never below
-               `precision`); None keeps them at `precision`
-    exempt     shell patterns of layer names that stay in full precision
+    example           (x_t, t) with which the net is run once or more, to learn what it does and in which order
+    end_bits          bits of the layer that reads x_t and of the last layer, weights and input alike (never below
+                      `precision`); None keeps them at `precision`
+    exempt            shell patterns of names that stay in full precision: of layers, of the parts of split layers
+                      (`*.conv_shortcut.parts.1`) and of attention operands (`*.sv_product.softmax`)
+    attention         whether the operands of attention products, q, k, v and the softmax output, are quantized to the
+                      activation bits as well (see `quantize_attention`); at 32 of them nothing is
+    softmax_bits      bits of the softmax output, 2 to 8, or 32
+    split_shortcuts   whether layers that read a concatenation of feature maps directly are split at its boundaries
+                      (see `SplitLayer`); at w32a32 none is
 
-    Returns the names of the quantized layers in the order of execution. Raises `UserError` when a pattern matches no
-    layer or nothing is left to quantize.
+    Layers that cannot be quantized (other kinds of convolution, padding with anything but zeros) stay as they are, and
+    the audit lists them. Returns the names of the quantized layers in the order of execution. Raises `UserError` when
+    a pattern matches nothing, when nothing is left to quantize, and for bits that no grid has.
     """
-    order = execution_order(net, lambda: net(*example))
-    left_out = _matching(order, exempt)
-    chosen = [name for name in order if name not in left_out]
+    _require_softmax_bits(softmax_bits)
+
+    def run() -> object:
+        return net(*example)
+
+    order = execution_order(net, run)
+    concatenated = concatenated_inputs(net, example) if split_shortcuts and precision.quantizes else {}
+    attentions = attention_modules(net, run) if attention and precision.a != FULL_PRECISION_BITS else []
+    parts = {name: part_names(name, concatenated[name]) for name in order if name in concatenated}
+    operands = [name for each in attentions for name in operand_names(each).values()]
+    left_out = _matching([*order, *(part for names in parts.values() for part in names), *operands], exempt)
+    left_out |= {name for name, names in parts.items() if left_out.issuperset(names)}
+    parts = {name: [name] for name in order} | parts
+    chosen = [part for name in order if name not in left_out for part in parts[name] if part not in left_out]
     if not chosen:
         raise UserError("Nothing is left to quantize: the net has no Conv2d, Conv1d or Linear layer in scope.")
-    ends = set() if end_bits is None else set(first_and_last(net, example))
+    ends = set() if end_bits is None else {part for name in first_and_last(net, example) for part in parts[name]}
+    for name, widths in concatenated.items():
+        if name not in left_out:
+            split_layer(net, name, widths)
     for name in chosen:
-        w, a = precision.w, precision.a
-        if name in ends:
-            assert end_bits is not None
-            w = max(w, end_bits) if w != FULL_PRECISION_BITS else w
-            a = max(a, end_bits) if a != FULL_PRECISION_BITS else a
+        at = _widened(precision, end_bits) if name in ends else precision
         layer = net.get_submodule(name)
         assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
-        replace_module(net, name, QuantizedLayer(layer, w, a, w_symmetric, a_symmetric))
+        replace_module(net, name, QuantizedLayer(layer, at.w, at.a, w_symmetric, a_symmetric))
+    for name in attentions:
+        _quantize_attention(net, name, precision.a, softmax_bits, a_symmetric, left_out)
     return chosen
+
+
+def _require_softmax_bits(bits: int) -> None:
+    if bits not in QUANTIZED_BITS and bits != FULL_PRECISION_BITS:
+        raise UserError(f"softmax_bits={bits} is not possible: use 2 to 8 bits, or 32 for full precision.")
+
+
+def _widened(precision: Precision, end_bits: int | None) -> Precision:
+    """The precision of an end of the net: at least `end_bits` of what is quantized at all."""
+    w, a = (bits if bits == FULL_PRECISION_BITS else max(bits, end_bits or 0) for bits in (precision.w, precision.a))
+    return Precision(w, a)
+
+
+def _quantize_attention(
+    net: nn.Module, name: str, a_bits: int, softmax_bits: int, symmetric: bool, left_out: set[str]
+) -> None:
+    """Quantize the operands of one attention that are not left out, if there are any."""
+    bits = {operand: softmax_bits if operand == "softmax" else a_bits for operand in OPERANDS}
+    for operand, full_name in operand_names(name).items():
+        if full_name in left_out:
+            bits[operand] = FULL_PRECISION_BITS
+    if any(each != FULL_PRECISION_BITS for each in bits.values()):
+        quantize_attention(net, name, make_operands(bits, symmetric))
 
 
 def split_patterns(text: str) -> tuple[str, ...]:

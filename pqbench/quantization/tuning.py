@@ -1,7 +1,8 @@
 """Tunable layers: a quantized layer taken apart for training, and put together again as integers.
 
 `tune(net)` replaces every `QuantizedLayer` by a `TunableLayer`, whose forward goes through the same grids but passes
-gradients to a float copy of the weight, to the step sizes and to the bias; `settle(net)` freezes the result.
+gradients to a float copy of the weight, to the step sizes and to the bias, and the quantizer of every attention operand
+by a `TunableOperand`; `settle(net)` freezes the result.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.methods.precision import FULL_PRECISION_BITS
+from pqbench.quantization.attention import quantized_operands
 from pqbench.quantization.grid import Grid, per_channel
 from pqbench.quantization.layers import QuantizedLayer, quantized_layers, replace_module
 from pqbench.quantization.learned_step import learned_fake_quantize, round_straight_through
+from pqbench.quantization.tunable_operand import TunableOperand, tunable_operands
 
 
 class OtherGrid(NamedTuple):
@@ -152,15 +155,18 @@ def tunable_layers(net: nn.Module) -> Iterator[tuple[str, TunableLayer]]:
 
 
 def tune(net: nn.Module) -> dict[str, TunableLayer]:
-    """Replace the quantized layers of `net` by tunable ones, in place."""
+    """Replace the quantized layers and attention operands of `net` by tunable ones, in place; returns the layers."""
     made = {name: TunableLayer(layer) for name, layer in list(quantized_layers(net))}
-    for name, layer in made.items():
-        replace_module(net, name, layer)
+    operands = {name: TunableOperand(quantizer) for name, quantizer in quantized_operands(net)}
+    for name, module in (made | operands).items():
+        replace_module(net, name, module)
     return made
 
 
 def settle(net: nn.Module) -> nn.Module:
-    """Freeze the tunable layers of `net` again, in place."""
-    for name, layer in list(tunable_layers(net)):
-        replace_module(net, name, layer.settled())
+    """Freeze the tunable layers and operands of `net` again, in place."""
+    frozen = {name: layer.settled() for name, layer in tunable_layers(net)}
+    operands = {name: operand.settled() for name, operand in tunable_operands(net)}
+    for name, module in (frozen | operands).items():
+        replace_module(net, name, module)
     return net

@@ -6,15 +6,17 @@ import torch
 from torch import nn
 
 from pqbench.errors import UserError
+from pqbench.quantization.attention import SoftmaxQuantizer, quantized_operands
 from pqbench.quantization.grid import per_channel
 from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers
 
 
 def verify(net: nn.Module) -> None:
-    """Raise `UserError`, naming the layer, unless every quantized layer of `net` is what it says it is.
+    """Raise `UserError`, with the name, unless every quantized layer and operand of `net` is what it says it is.
 
     Its codes are integers on its grid; the weight that its forward uses is exactly (codes - zero) * scale, so that an
-    output channel takes no more than 2^bits values; scales are finite and above 0, zero-points are codes of the grid.
+    output channel takes no more than 2^bits values; scales are finite and above 0, zero-points are codes of the grid,
+    and 0 for the output of a softmax.
     """
     for name, layer in quantized_layers(net):
         try:
@@ -22,6 +24,11 @@ def verify(net: nn.Module) -> None:
             _verify_activation(layer.activation)
         except UserError as error:
             raise UserError(f"Layer {name} is not at w{layer.w_bits}a{layer.activation.bits}: {error}") from None
+    for name, operand in quantized_operands(net):
+        try:
+            _verify_activation(operand)
+        except UserError as error:
+            raise UserError(f"Operand {name} is not at a{operand.bits}: {error}") from None
 
 
 def _verify_weight(layer: QuantizedLayer) -> None:
@@ -46,3 +53,5 @@ def _verify_weight(layer: QuantizedLayer) -> None:
 def _verify_activation(activation: ActivationQuantizer) -> None:
     if activation.grid is not None:
         activation.grid.require(activation.scale, activation.zero_point)
+        if isinstance(activation, SoftmaxQuantizer) and bool((activation.zero_point != 0).any()):
+            raise UserError("its zero-point is not 0, as that of a softmax output is.")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.layers import activation_quantizers, quantized_layers
 from pqbench.quantization.ranges import minmax, rows
 
 Example = tuple[Tensor, Tensor]
@@ -54,11 +54,13 @@ def make_net(seed: int = 0) -> MiniDenoiser:
 
 
 def freeze(net: nn.Module) -> nn.Module:
-    """Set every grid of a quantized net by min-max; inputs are taken to lie in -3 ... 3."""
+    """Set every grid of a quantized net by min-max; inputs are taken to lie in -3 ... 3, a softmax in 0 ... 1."""
     for _, layer in quantized_layers(net):
         grid = layer.grid
         ends = (torch.ones(len(layer.weight)), torch.zeros(len(layer.weight)))
         layer.freeze(layer.weight, *(minmax(rows(layer.weight, True), grid) if grid else ends))
-        if layer.activation.grid is not None:
-            layer.activation.set(*layer.activation.grid.parameters(torch.tensor(-3.0), torch.tensor(3.0)))
+    for name, quantizer in activation_quantizers(net):
+        if quantizer.grid is not None:
+            lowest, highest = (0.0, 1.0) if name.endswith("softmax") else (-3.0, 3.0)
+            quantizer.set(*quantizer.grid.parameters(torch.tensor(lowest), torch.tensor(highest)))
     return net

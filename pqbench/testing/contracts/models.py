@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pqbench.contracts import Precision, Workload
 from pqbench.errors import UserError
+from pqbench.quantization.attention import quantized_operands
 from pqbench.quantization.audit import audit
 from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
 from pqbench.quantization.layers import quantized_layers
@@ -65,6 +66,7 @@ def expect_bits(net: nn.Module, workload: Workload, precision: Precision) -> Non
     narrowest = Precision(min(w for w, _ in found.values()), min(a for _, a in found.values()))
     expect(narrowest == precision, f"At {precision} its narrowest layers are at {narrowest}.")
     wider = {name for name, (w, a) in found.items() if w > precision.w or a > precision.a}
+    wider |= {name for name, operand in quantized_operands(net) if operand.grid and operand.bits > precision.a}
     seen = audit(net, example(workload), precision)
     expect(set(seen.wider_layers) == wider, f"At {precision} the audit misses wider layers: {sorted(wider)}.")
 
