@@ -16,6 +16,8 @@ from pqbench.quantization.macs import own_macs
 from pqbench.quantization.verify import verify
 
 _NOTHING_TO_QUANTIZE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, ActivationQuantizer)
+_PRODUCTS_WITH_WEIGHTS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
+"""Layers that are listed by their weights; what another module with weights multiplies may be two activations."""
 
 
 def audit(net: nn.Module, example: tuple[Tensor, Tensor], precision: Precision | None = None) -> Audit:
@@ -94,9 +96,9 @@ def _parameter_sets(net: nn.Module) -> int:
 def _operations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[str]:
     """Kinds of operations in full precision with how often the net has each: `GroupNorm (21)`.
 
-    They are the products that modules without weights compute, operands of quantized attention that are left out, and
-    the modules without submodules; what a module does in functional code besides products (additions, a functional
-    activation) is not seen.
+    They are the products that modules other than layers compute, operands of quantized attention that are left out, and
+    the modules without submodules and weights; what a module does in functional code besides products (additions, a
+    functional activation) is not seen.
     """
     kinds: Counter[str] = Counter()
     for name, count in macs.items():
@@ -104,11 +106,11 @@ def _operations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[str]:
         if isinstance(module, QuantizedProduct):
             kinds.update(f"attention operand {operand}" for operand in full_precision_operands(module))
             continue
-        if isinstance(module, (QuantizedLayer, *_NOTHING_TO_QUANTIZE)) or _has_weights(module):
+        if isinstance(module, (QuantizedLayer, *_NOTHING_TO_QUANTIZE, *_PRODUCTS_WITH_WEIGHTS)):
             continue
         if count:
             kinds[f"{type(module).__name__} products"] += 1
-        elif not list(module.children()):
+        elif not list(module.children()) and not _has_weights(module):
             kinds[type(module).__name__] += 1
     for kind, number in sorted(kinds.items()):
         yield f"{kind} ({number})"

@@ -90,7 +90,7 @@ def quantize_layers(
 
     Layers that cannot be quantized (other kinds of convolution, padding with anything but zeros) stay as they are, and
     the audit lists them. Returns the names of the quantized layers in the order of execution. Raises `UserError` when
-    a pattern matches nothing, when nothing is left to quantize, and for bits that no grid has.
+    a pattern matches nothing, when nothing is left to quantize, and for bits that a softmax cannot have.
     """
     _require_softmax_bits(softmax_bits)
 
@@ -98,26 +98,26 @@ def quantize_layers(
         return net(*example)
 
     order = execution_order(net, run)
-    concatenated = concatenated_inputs(net, example) if split_shortcuts and precision.quantizes else {}
-    attentions = attention_modules(net, run) if attention and precision.a != FULL_PRECISION_BITS else []
+    concatenated = concatenated_inputs(net, example) if split_shortcuts else {}
+    attentions = attention_modules(net, run) if attention else []
     parts = {name: part_names(name, concatenated[name]) for name in order if name in concatenated}
     operands = [name for each in attentions for name in operand_names(each).values()]
     left_out = _matching([*order, *(part for names in parts.values() for part in names), *operands], exempt)
     left_out |= {name for name, names in parts.items() if left_out.issuperset(names)}
-    parts = {name: [name] for name in order} | parts
+    parts = {name: [name] for name in order} | (parts if precision.quantizes else {})
     chosen = [part for name in order if name not in left_out for part in parts[name] if part not in left_out]
     if not chosen:
         raise UserError("Nothing is left to quantize: the net has no Conv2d, Conv1d or Linear layer in scope.")
     ends = set() if end_bits is None else {part for name in first_and_last(net, example) for part in parts[name]}
     for name, widths in concatenated.items():
-        if name not in left_out:
+        if precision.quantizes and name not in left_out:
             split_layer(net, name, widths)
     for name in chosen:
         at = _widened(precision, end_bits) if name in ends else precision
         layer = net.get_submodule(name)
         assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
         replace_module(net, name, QuantizedLayer(layer, at.w, at.a, w_symmetric, a_symmetric))
-    for name in attentions:
+    for name in attentions if precision.a != FULL_PRECISION_BITS else ():
         _quantize_attention(net, name, precision.a, softmax_bits, a_symmetric, left_out)
     return chosen
 

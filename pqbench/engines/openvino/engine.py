@@ -73,6 +73,7 @@ class OpenVinoExecutable:
     def layer_precisions(self) -> Mapping[str, int]:
         """Convolutions and matrix products by the type of their inputs: {"u8": 64, "i8": 1}; "f32" fell back to float.
 
-        Attention products that were fused into one kernel with their softmax are not among them.
+        Attention that was fused into one kernel counts as one; such kernels compute in float, also on quantized
+        operands.
         """
         return executed_precisions(self._compiled)
