@@ -76,12 +76,10 @@ def test_quantized_attention_has_the_numbers_of_the_simulation(precision: Precis
     error = (executable(x, t) - simulated).norm() / simulated.norm()
     assert float(error) < 0.02
     kernels = executable.layer_precisions()
-    assert sum(kernels.values()) >= 3
-    if precision.w == 32:
-        assert set(kernels) == {"f32"}
-    else:
-        # Fused with its softmax, attention is computed in float on values of the grids, and says so.
-        assert kernels["f32"] == 1
+    assert sum(kernels.values()) == 3
+    layers_in_float = 2 if precision.w == 32 else 0
+    # Attention is one kernel: in float on asymmetric grids, in bytes or float, as the CPU has it, on symmetric ones.
+    assert kernels.get("f32", 0) - layers_in_float in ((0, 1) if symmetric else (1,))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -73,7 +73,7 @@ class OpenVinoExecutable:
     def layer_precisions(self) -> Mapping[str, int]:
         """Convolutions and matrix products by the type of their inputs: {"u8": 64, "i8": 1}; "f32" fell back to float.
 
-        Attention that was fused into one kernel counts as one; such kernels compute in float, also on quantized
-        operands.
+        Attention that was fused into one kernel counts as one, by the type of its first input: the kernels of today
+        read bytes only where the operands' grids are symmetric.
         """
         return executed_precisions(self._compiled)
