@@ -16,22 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.methods.precision import Precision
-from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.layers import activation_quantizers, quantized_layers
 from pqbench.quantization.ranges import minmax, rows
 from pqbench.quantization.scope import quantize_layers
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.train_denoiser import ARCHITECTURE
 
 
-def simulated(precision: Precision, example: tuple[Tensor, Tensor]) -> nn.Module:
-    """The architecture with random weights, quantized to nearest; inputs on a grid over -3 ... 3."""
+def simulated(precision: Precision, example: tuple[Tensor, Tensor], whole_scope: bool) -> nn.Module:
+    """The architecture with random weights, quantized to nearest; activations on a grid over -3 ... 3."""
     net = DiffusersDenoiser.from_config(ARCHITECTURE)
-    quantize_layers(net, precision, example)
+    quantize_layers(net, precision, example, attention=whole_scope, split_shortcuts=whole_scope)
     for _, layer in quantized_layers(net):
         if layer.grid is not None:
             layer.freeze(layer.weight, *minmax(rows(layer.weight, per_channel=True), layer.grid))
-        if layer.activation.grid is not None:
-            layer.activation.set(*layer.activation.grid.parameters(torch.tensor(-3.0), torch.tensor(3.0)))
+    for name, quantizer in activation_quantizers(net):
+        if quantizer.grid is not None:
+            lowest, highest = (0.0, 1.0) if name.endswith("softmax") else (-3.0, 3.0)
+            quantizer.set(*quantizer.grid.parameters(torch.tensor(lowest), torch.tensor(highest)))
     return net
 
 
@@ -55,12 +57,13 @@ def main() -> None:
     parser.add_argument("--precision", type=Precision.parse, default=Precision(4, 4))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring, for each batch size")
+    parser.add_argument("--whole-scope", action="store_true", help="attention operands and split shortcuts as well")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     full = DiffusersDenoiser.from_config(ARCHITECTURE)
     for batch in options.batch:
         example = torch.randn(batch, 4, 16, 16), torch.full((batch,), 500)
-        quantized = simulated(options.precision, example)
+        quantized = simulated(options.precision, example, options.whole_scope)
         fp, fake = alternating_medians([full, quantized], example, options.seconds)
         print(f"batch {batch}: fp {fp:.1f} ms, {options.precision} simulated {fake:.1f} ms, ratio {fake / fp:.2f}")
 

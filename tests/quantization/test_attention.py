@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -286,3 +287,12 @@ def test_an_attention_is_quantized_once(example: Example) -> None:
     assert [name for name, _ in quantized_attentions(net)] == ["attention"]
     with pytest.raises(UserError, match=r"attention of attention is already quantized"):
         quantize_attention(net, "attention", make_operands(IN_FULL_PRECISION, symmetric=False))
+
+
+def test_a_quantized_attention_compiles_as_one_graph(example: Example) -> None:
+    net = quantized_net(example)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own compiler
+        compiled = torch.compile(net, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(*example), net(*example))
+    torch.compiler.reset()

@@ -20,7 +20,7 @@ from pqbench.quantization.audit import audit
 from pqbench.quantization.blocks import block_names, capture_inputs, capture_outputs
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.checkpoint import load_checkpoint, read_header, save_checkpoint
-from pqbench.quantization.layers import activation_quantizers, quantized_layers
+from pqbench.quantization.layers import QuantizedLayer, activation_quantizers, quantized_layers
 from pqbench.quantization.observers import MinMax, MovingAverage
 from pqbench.quantization.ranges import lp_search, minmax
 from pqbench.quantization.scope import quantize_layers
@@ -228,6 +228,18 @@ def test_patterns_of_operands_and_parts_are_known_at_every_precision(images: Exa
         quantize_layers(net, Precision.parse(precision), images, exempt=exempt, **settings)
         assert not list(quantized_operands(net))
         assert any(isinstance(module, SplitLayer) for module in net.modules()) == (precision == "w4a32")
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (nn.ConvTranspose2d(4, 3, 3), "A ConvTranspose2d cannot be quantized, only Conv2d, Conv1d and Linear can"),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), "circular padding cannot be quantized"),
+    ],
+)
+def test_a_layer_that_cannot_be_quantized_says_so_when_it_is_asked_for(layer: nn.Module, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        QuantizedLayer(layer, 4, 4)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", DIFFUSERS_NETS)
