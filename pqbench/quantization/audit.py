@@ -76,18 +76,22 @@ def _wider(net: nn.Module, stated: Precision) -> dict[str, str]:
 
 def _parameter_sets(net: nn.Module) -> int:
     inputs = [layer.activation for _, layer in quantized_layers(net)]
-    return max((quantizer.scale.numel() for quantizer in inputs if quantizer.grid is not None), default=0)
+    stored = (q.scale.numel() for q in inputs if q.grid is not None and not q.dynamic)
+    return max(stored, default=0)
 
 
 def _operations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[str]:
     """Kinds of operations in full precision with how often the net has each: `GroupNorm (21)`.
 
     They are the products that modules without weights compute, and the modules without submodules; what a module does
-    in functional code besides products (additions, a functional activation) is not seen.
+    in functional code besides products (additions, a functional activation) is not seen. The search for a token's range
+    at run time is such an operation too.
     """
     kinds: Counter[str] = Counter()
     for name, count in macs.items():
         module = net.get_submodule(name)
+        if isinstance(module, ActivationQuantizer) and module.dynamic and module.grid is not None:
+            kinds["dynamic range"] += 1
         if isinstance(module, (QuantizedLayer, *_NOTHING_TO_QUANTIZE)) or _has_weights(module):
             continue
         if count:

@@ -21,6 +21,7 @@ from pqbench.errors import UserError
 from pqbench.quantization.checkpoint_format import Header, StoredLayer, read_file, write_file
 from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer, operation_of, replace_module
 from pqbench.quantization.packing import pack, unpack
+from pqbench.quantization.time_tables import keep_time, table_steps
 from pqbench.quantization.verify import verify
 
 
@@ -35,8 +36,8 @@ def save_checkpoint(net: nn.Module, path: Path, facts: Mapping[str, Any] | None 
     tensors = {name: value.detach().cpu() for name, value in net.state_dict().items()}
     for name, layer in layers.items():
         _to_file(tensors, _stored_layer(name, layer))
-    header = Header(layers=tuple(_stored_layer(*item) for item in layers.items()), facts=dict(facts or {}))
-    write_file(path, header, _unshared(tensors))
+    stored = tuple(_stored_layer(*item) for item in layers.items())
+    write_file(path, Header.of(stored, dict(facts or {}), table_steps(net)), _unshared(tensors))
 
 
 def load_checkpoint(path: Path, net: nn.Module) -> nn.Module:
@@ -50,6 +51,8 @@ def load_checkpoint(path: Path, net: nn.Module) -> nn.Module:
         _replace(net, stored, path)
         _from_file(tensors, stored)
     _fit_activation_tables(net, tensors)
+    if header.time_steps:
+        keep_time(net, header.time_steps)
     _require_same_state(net, tensors, path)
     net.load_state_dict(tensors, assign=True)
     return net
@@ -75,6 +78,8 @@ def _stored_layer(name: str, layer: QuantizedLayer) -> StoredLayer:
         w_symmetric=layer.w_symmetric,
         a_bits=layer.activation.bits,
         a_symmetric=layer.activation.symmetric,
+        a_dynamic=layer.activation.dynamic,
+        group_size=layer.group_size,
         shape=tuple(layer.weight.shape),
     )
 
@@ -135,7 +140,8 @@ def _replace(net: nn.Module, stored: StoredLayer, path: Path) -> None:
             f"{path} belongs to another architecture: {stored.name} is a {here[0]} of shape {here[1]} here, "
             f"a {stored.operation} of shape {stored.shape} there."
         )
-    quantized = QuantizedLayer(layer, stored.w_bits, stored.a_bits, stored.w_symmetric, stored.a_symmetric)
+    grids = (stored.w_bits, stored.a_bits, stored.w_symmetric, stored.a_symmetric)
+    quantized = QuantizedLayer(layer, *grids, group_size=stored.group_size, a_dynamic=stored.a_dynamic)
     replace_module(net, stored.name, quantized.train(layer.training))
 
 

@@ -74,13 +74,17 @@ def quantize_layers(
     exempt: Sequence[str] = (),
     w_symmetric: bool = True,
     a_symmetric: bool = False,
+    group_size: int = 0,
+    a_dynamic: bool = False,
 ) -> list[str]:
     """Replace the layers of `net` by `QuantizedLayer`s, in place; their grids are still to be set.
 
-    example    (x_t, t) with which the net is run once, to learn the order of its layers
-    end_bits   bits of the layer that reads x_t and of the last layer, weights and input alike (never below
-               `precision`); None keeps them at `precision`
-    exempt     shell patterns of layer names that stay in full precision
+    example      (x_t, t) with which the net is run once, to learn the order of its layers
+    end_bits     bits of the layer that reads x_t and of the last layer, weights and input alike (never below
+                 `precision`); None keeps them at `precision`
+    exempt       shell patterns of layer names that stay in full precision
+    group_size   input elements of a weight that share a scale; 0: all of an output channel
+    a_dynamic    inputs are quantized on one grid a token, taken from its own range
 
     Returns the names of the quantized layers in the order of execution. Raises `UserError` when a pattern matches no
     layer or nothing is left to quantize.
@@ -99,7 +103,8 @@ def quantize_layers(
             a = max(a, end_bits) if a != FULL_PRECISION_BITS else a
         layer = net.get_submodule(name)
         assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
-        replace_module(net, name, QuantizedLayer(layer, w, a, w_symmetric, a_symmetric))
+        grids = (w, a, w_symmetric, a_symmetric)
+        replace_module(net, name, QuantizedLayer(layer, *grids, group_size=group_size, a_dynamic=a_dynamic))
     return chosen
 
 

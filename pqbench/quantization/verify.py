@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pqbench.errors import UserError
-from pqbench.quantization.grid import per_channel
+from pqbench.quantization.groups import scale_shape
 from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers
 
 
@@ -14,7 +14,8 @@ def verify(net: nn.Module) -> None:
     """Raise `UserError`, naming the layer, unless every quantized layer of `net` is what it says it is.
 
     Its codes are integers on its grid; the weight that its forward uses is exactly (codes - zero) * scale, so that an
-    output channel takes no more than 2^bits values; scales are finite and above 0, zero-points are codes of the grid.
+    output channel (or a group of its inputs) takes no more than 2^bits values; scales are finite and above 0,
+    zero-points are codes of the grid; a table of activation parameters has one set for each time step of its clock.
     """
     for name, layer in quantized_layers(net):
         try:
@@ -31,6 +32,10 @@ def _verify_weight(layer: QuantizedLayer) -> None:
     if grid is None:
         return
     grid.require(layer.weight_scale, layer.weight_zero)
+    wanted = scale_shape(layer.weight.shape, layer.group_size)
+    found = tuple(layer.weight_scale.shape), tuple(layer.weight_zero.shape)
+    if found != (wanted, wanted):
+        raise UserError(f"its scales and zero-points have shapes {found[0]} and {found[1]}, not {wanted}.")
     codes = layer.codes
     if codes.dtype != grid.dtype or codes.shape != layer.weight.shape:
         raise UserError(f"its codes are {codes.dtype} of shape {tuple(codes.shape)}, not {grid.dtype} like its weight.")
@@ -38,11 +43,18 @@ def _verify_weight(layer: QuantizedLayer) -> None:
         raise UserError(
             f"its codes reach from {int(codes.min())} to {int(codes.max())}, its grid from {grid.low} to {grid.high}."
         )
-    stored = grid.dequantize(codes, per_channel(layer.weight_scale, codes), per_channel(layer.weight_zero, codes))
-    if not torch.equal(layer.weight, stored):
+    if not torch.equal(layer.weight, grid.dequantize(codes, *layer.weight_parameters())):
         raise UserError("its weight is not what its codes stand for; was it frozen after the last change?")
 
 
 def _verify_activation(activation: ActivationQuantizer) -> None:
-    if activation.grid is not None:
-        activation.grid.require(activation.scale, activation.zero_point)
+    if activation.grid is None or activation.dynamic:
+        return
+    activation.grid.require(activation.scale, activation.zero_point)
+    shape, clock = activation.scale.shape, activation.clock
+    if activation.zero_point.shape != shape or (shape and clock is not None and shape != (len(clock),)):
+        steps = f"; its clock has {len(clock)} time steps" if clock is not None else ""
+        raise UserError(
+            f"its input has scales of shape {tuple(shape)} and zero-points of shape "
+            f"{tuple(activation.zero_point.shape)}{steps}."
+        )

@@ -18,7 +18,7 @@ from torch import nn
 from pqbench.errors import UserError
 from pqbench.methods.precision import Precision
 from pqbench.quantization.checkpoint import load_checkpoint, read_header, save_checkpoint
-from pqbench.quantization.checkpoint_format import Header, write_file
+from pqbench.quantization.checkpoint_format import VERSION, Header, write_file
 from pqbench.quantization.layers import QuantizedLayer, quantized_layers
 from pqbench.quantization.scope import quantize_layers
 
@@ -160,8 +160,8 @@ def test_any_changed_byte_is_noticed(quantized: Maker, path: Path) -> None:
 
 
 def test_a_file_of_a_newer_version(path: Path, net: MiniDenoiser) -> None:
-    write_file(path, Header(version=2), {})
-    with pytest.raises(UserError, match=r"format 2; this pqbench reads formats up to 1: upgrade"):
+    write_file(path, Header(version=VERSION + 1), {})
+    with pytest.raises(UserError, match=rf"format {VERSION + 1}; this pqbench reads formats up to {VERSION}: upgrade"):
         load_checkpoint(path, net)
 
 
