@@ -79,7 +79,7 @@ def calibrate_activations(
     if clock is not None:
         observer = partial(PerTimeStep, observer=observer, clock=clock)
     with _observing(net, observer, quantized_prefix) as watched:
-        for start in range(0, len(calibration), batch):
+        for start in range(0, len(calibration) if watched else 0, batch):
             part = slice(start, start + batch)
             net(calibration.x_t[part].to(device), calibration.t[part].to(device))
             progress(min(start + batch, len(calibration)), len(calibration), "observing activations")

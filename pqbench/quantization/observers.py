@@ -126,12 +126,12 @@ class PerTimeStep(Observer):
     def __init__(self, grid: Grid, observer: ObserverFactory, clock: StepClock) -> None:
         super().__init__(grid)
         self._make = observer
-        self._clock = clock
+        self.clock = clock
         self._seen: dict[int, Observer] = {}
 
     def update(self, x: Tensor) -> None:
         """Show every row of the batch, (rows, ...), to the observer of its time step."""
-        rows = self._clock.rows(x)
+        rows = self.clock.rows(x)
         for place in [rows] if isinstance(rows, int) else sorted(set(rows.tolist())):
             part = x if isinstance(rows, int) else x[rows.to(x.device) == place]
             if place not in self._seen:
@@ -143,7 +143,7 @@ class PerTimeStep(Observer):
         if not self._seen:
             raise _unseen()
         fitted = {place: observer.parameters() for place, observer in self._seen.items()}
-        chosen = [fitted[place] for place in nearest_seen(self._clock.time_steps, fitted.keys())]
+        chosen = [fitted[place] for place in nearest_seen(self.clock.time_steps, fitted.keys())]
         return torch.cat([scale for scale, _ in chosen]), torch.cat([zero for _, zero in chosen])
 
 

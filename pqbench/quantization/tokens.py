@@ -17,8 +17,8 @@ from pqbench.quantization.learned_step import learned_fake_quantize
 def per_token(x: Tensor, grid: Grid, axis: int) -> Tensor:
     """`x` with every token on a grid of its own; `axis` is that of the features.
 
-    Gradients pass straight through to x; the range counts as a constant. A token with a NaN becomes NaN as a whole, and
-    so does an infinite value: a diverged model is not hidden.
+    Gradients pass straight through to x; the range counts as a constant. A token with a NaN or an infinite value has no
+    finite value left: a diverged model is not hidden.
     """
     low, high = torch.aminmax(x.detach(), dim=axis, keepdim=True)
     scale, zero = grid.parameters(low, high)
