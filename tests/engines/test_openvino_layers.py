@@ -130,7 +130,7 @@ def test_weights_with_scales_of_groups_agree_with_the_simulation_and_show_as_flo
 
 
 def test_activation_scales_that_are_not_static_are_refused() -> None:
-    x, t = inputs()
+    x = inputs()[0]
     net = quantized("conv", 4, 8, x)
     net.layer = QuantizedLayer(nn.Conv2d(16, 24, 3), 32, 8, a_dynamic=True)
     with pytest.raises(UserError, match="takes one from each token"):
