@@ -3,9 +3,9 @@
     python benchmarks/range_search.py --threads 1
 
 Loop and search take turns in one process, so that a busy machine slows both; the ratio of their medians counts. The
-loop is the plain one: fake-quantize, take the error, keep the better. It works on all rows of a tensor at once, which is
-already kinder than the field's code, where another loop goes over the channels (`--per-channel-loop` adds that one).
-Both must find the same: the largest excess of the search's error over the loop's is printed, from float64.
+loop is the plain one: fake-quantize, take the error, keep the better. It works on all rows of a tensor at once, which
+is already kinder than the field's code, where another loop goes over the channels (`--per-channel-loop` adds that
+one). Both must find the same: the largest excess of the search's error over the loop's is printed, from float64.
 """
 
 from __future__ import annotations
