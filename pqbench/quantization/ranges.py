@@ -80,7 +80,7 @@ def _search_2d(values: Tensor, grid: Grid, p: float, candidates: int) -> tuple[T
     share = torch.arange(candidates, 0, -1, dtype=torch.float32, device=values.device) / candidates
     codes = torch.arange(grid.low, grid.high + 1, dtype=torch.int32, device=values.device)
     found = []
-    for part in values.split(max(1, _CANDIDATES_AT_ONCE // (candidates * len(codes)))):
+    for part in torch.split(values, max(1, _CANDIDATES_AT_ONCE // (candidates * len(codes)))):
         full = (part.amax(1, keepdim=True) - part.amin(1, keepdim=True)) / (grid.high - grid.low)
         scale = (full * share).repeat_interleave(len(codes), 1).clamp(min=torch.finfo(torch.float32).tiny)
         zero = codes.repeat(candidates).expand(scale.shape)
