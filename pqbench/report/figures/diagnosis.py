@@ -90,7 +90,9 @@ def _draw_map(
     columns = range(0, len(diagnosis.timesteps), math.ceil(len(diagnosis.timesteps) / MOST_NAMED_STEPS))
     axes.set_xticks(columns, [str(diagnosis.timesteps[i]) for i in columns], fontsize=8)
     axes.set_xlabel("time step t (a run goes from left to right)")
-    bar = figure.colorbar(picture, cax=corner.inset_axes((0.0, 0.5, 0.95, 0.14)), orientation="horizontal", extend="max")
+    bar = figure.colorbar(
+        picture, cax=corner.inset_axes((0.0, 0.5, 0.95, 0.14)), orientation="horizontal", extend="max"
+    )
     bar.set_label("SNR of a layer's output, dB", fontsize=8)
     bar.ax.tick_params(labelsize=8)
 
