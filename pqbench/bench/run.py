@@ -134,8 +134,13 @@ class Runner:
 
 def file_name(cell: Cell) -> str:
     """A name for the cell's files: readable, and unique by the start of its key."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", cell.title).strip("-")[:80]
-    return f"{readable}-{cell.key[:8]}"
+    return readable_name(cell.title, cell.key)
+
+
+def readable_name(title: str, key: str) -> str:
+    """`file_name` from a cell's title and key."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", title).strip("-")[:80]
+    return f"{readable}-{key[:8]}"
 
 
 def default_folder(plan: Plan) -> Path:

@@ -41,4 +41,4 @@ def calibration_set(context: Context, levels: Tensor, purpose: str, facts: Mappi
     )
     context.trace.append({"histogram": torch.bincount(levels, minlength=context.steps).tolist()})
     stated = {key: str(value) for key, value in facts.items()}
-    return CalibrationSet(x_t=x_t, t=timesteps[positions], workload=workload.fingerprint(), facts=stated)
+    return CalibrationSet(x_t, timesteps[positions], workload.fingerprint(), stated, workload.prediction)

@@ -26,6 +26,10 @@ class Commands(LazyGroup):
         "run": CommandRef("pqbench.cli.run:run", "Run methods on a workload and write their table."),
         "plan": CommandRef("pqbench.cli.plan:plan", "Show what a run would do, without doing it."),
         "report": CommandRef("pqbench.cli.report:report", "Make tables and figures from a run's records."),
+        "audit": CommandRef("pqbench.cli.audit:audit", "Count the bits that packed checkpoints really hold."),
+        "diagnose": CommandRef(
+            "pqbench.cli.diagnose:diagnose", "Measure error by layer and time step of a run's cells."
+        ),
         "plugins": CommandRef("pqbench.cli.plugins:app", "See which methods and components are installed."),
         "env": CommandRef("pqbench.cli.env:env", "Show the environment that results depend on."),
     }

@@ -90,7 +90,8 @@ def _wider(net: nn.Module, stated: Precision) -> dict[str, str]:
 
 def _parameter_sets(net: nn.Module) -> int:
     quantizers = [quantizer for _, quantizer in activation_quantizers(net)]
-    return max((quantizer.scale.numel() for quantizer in quantizers if quantizer.grid is not None), default=0)
+    stored = (q.scale.numel() for q in quantizers if q.grid is not None and not q.dynamic)
+    return max(stored, default=0)
 
 
 def _operations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[str]:
@@ -98,7 +99,7 @@ def _operations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[str]:
 
     They are the products that modules other than layers compute, operands of quantized attention that are left out, and
     the modules without submodules and weights; what a module does in functional code besides products (additions, a
-    functional activation) is not seen.
+    functional activation) is not seen. The search for a token's range at run time is such an operation too.
     """
     kinds: Counter[str] = Counter()
     for name, count in macs.items():
@@ -106,6 +107,8 @@ def _operations(net: nn.Module, macs: Mapping[str, int]) -> Iterator[str]:
         if isinstance(module, QuantizedProduct):
             kinds.update(f"attention operand {operand}" for operand in full_precision_operands(module))
             continue
+        if isinstance(module, ActivationQuantizer) and module.dynamic and module.grid is not None:
+            kinds["dynamic range"] += 1
         if isinstance(module, (QuantizedLayer, *_NOTHING_TO_QUANTIZE, *_PRODUCTS_WITH_WEIGHTS)):
             continue
         if count:

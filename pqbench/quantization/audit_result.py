@@ -20,6 +20,7 @@ class Audit(BaseModel):
     wider_layers: dict[str, str]
     """Quantized layers and attention operands that are not at the stated precision: {"conv_in": "w8a8", ...: "a8"}."""
     activation_parameter_sets: int
-    """How many scales a layer's input has: 1 for a static one, S for a table over S time steps, 0 without any."""
+    """How many scales a layer's input has: 1 for a static one, S for a table over S time steps, 0 without any stored
+    (full precision, or dynamic ranges: those are listed below as `dynamic range`)."""
     full_precision_operations: tuple[str, ...] = ()
     """Operations without weights that stay in floating point: normalisation, attention products, ..."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pqbench.contracts.calibration import CalibrationSet
 from pqbench.contracts.context import ProgressCallback, silent
 from pqbench.errors import UserError
+from pqbench.quantization.groups import fit_groups
 from pqbench.quantization.layers import (
     ActivationQuantizer,
     QuantizedLayer,
@@ -22,15 +24,18 @@ from pqbench.quantization.layers import (
     quantized_layers,
     replace_module,
 )
-from pqbench.quantization.observers import Observer, ObserverFactory, RangeRule
+from pqbench.quantization.observers import Observer, ObserverFactory, PerTimeStep, RangeRule
 from pqbench.quantization.ranges import rows
+from pqbench.quantization.step_clock import StepClock, nearest_seen
+from pqbench.quantization.time_tables import keep_time
 
 
 @torch.no_grad()
 def calibrate_weights(net: nn.Module, rule: RangeRule, per_channel: bool = True) -> None:
     """Freeze every quantized layer's weight, rounded to nearest, on the grid that `rule` chooses.
 
-    per_channel: one scale an output channel, else one for the whole tensor.
+    per_channel: one scale an output channel, else one for the whole tensor. A layer with a group size has one scale a
+    group; `UserError` is raised when `per_channel` is off for it.
     """
     for _, layer in quantized_layers(net):
         freeze_nearest(layer, rule, per_channel)
@@ -39,11 +44,14 @@ def calibrate_weights(net: nn.Module, rule: RangeRule, per_channel: bool = True)
 @torch.no_grad()
 def freeze_nearest(layer: QuantizedLayer, rule: RangeRule, per_channel: bool = True) -> None:
     """Freeze one layer as `calibrate_weights` does."""
+    if layer.group_size and not per_channel:
+        raise UserError("One scale a layer and one scale a group of its inputs exclude each other: choose one.")
     scale, zero = layer.weight_scale, layer.weight_zero
-    if layer.grid is not None:
+    if layer.grid is not None and layer.group_size:
+        scale, zero = fit_groups(rule, layer.weight, layer.grid, layer.group_size)
+    elif layer.grid is not None:
         scale, zero = rule(rows(layer.weight, per_channel), layer.grid)
-    channels = len(layer.weight)
-    layer.freeze(layer.weight, scale.expand(channels), zero.expand(channels))
+    layer.freeze(layer.weight, scale, zero)
 
 
 @torch.no_grad()
@@ -54,9 +62,10 @@ def calibrate_activations(
     *,
     batch: int = 64,
     quantized_prefix: bool = False,
+    time_steps: Tensor | None = None,
     device: torch.device | str = "cpu",
     progress: ProgressCallback = silent,
-) -> None:
+) -> dict[int, int]:
     """Set every activation grid, of layers' inputs and attention operands, from what it sees on the calibration set.
 
     observer           makes one observer a quantizer from its grid
@@ -65,16 +74,30 @@ def calibrate_activations(
                        True: in the same single pass every quantizer already hands on what it quantized with the range
                        known so far, so that later layers see the errors of earlier ones
 
-    What stays in full precision is left alone. Raises `UserError` when a layer is never run or its input is not
-    finite.
+    time_steps         (S,) the sampler's time steps: every quantizer gets a table with one parameter set for each, from
+                       the samples that are nearest to it; None: one static set
+
+    Returns the time steps without a sample of their own, each with the time step whose parameters it took over. What
+    stays in full precision or has dynamic ranges is left alone. Raises `UserError` when a layer is never run or its
+    input is not finite.
     """
+    clock = None if time_steps is None else keep_time(net, time_steps.tolist())
+    if clock is not None:
+        observer = partial(PerTimeStep, observer=observer, clock=clock)
     with _observing(net, observer, quantized_prefix) as watched:
-        for start in range(0, len(calibration), batch):
+        for start in range(0, len(calibration) if watched else 0, batch):
             part = slice(start, start + batch)
             net(calibration.x_t[part].to(device), calibration.t[part].to(device))
             progress(min(start + batch, len(calibration)), len(calibration), "observing activations")
         for watcher in watched:
             watcher.settle()
+    return {} if clock is None else _without_samples(clock, calibration.t)
+
+
+def _without_samples(clock: StepClock, t: Tensor) -> dict[int, int]:
+    steps, places = clock.time_steps, clock.places(t)
+    nearest = nearest_seen(steps, [places] if isinstance(places, int) else set(places.tolist()))
+    return {steps[place]: steps[other] for place, other in enumerate(nearest) if place != other}
 
 
 class _Watcher(nn.Module):
@@ -107,7 +130,7 @@ def _observing(net: nn.Module, observer: ObserverFactory, quantize: bool) -> Ite
     """Put a watcher in the place of every activation quantizer that has a grid, and the quantizers back afterwards."""
     watched: list[_Watcher] = []
     for name, quantizer in activation_quantizers(net):
-        if quantizer.grid is not None:
+        if quantizer.grid is not None and not quantizer.dynamic:
             watched.append(_Watcher(name, quantizer, observer(quantizer.grid), quantize))
     try:
         for watcher in watched:

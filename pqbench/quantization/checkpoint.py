@@ -42,6 +42,7 @@ from pqbench.quantization.layers import (
 )
 from pqbench.quantization.packing import pack, unpack
 from pqbench.quantization.shortcuts import SplitLayer, split_layer
+from pqbench.quantization.time_tables import keep_time, table_steps
 from pqbench.quantization.verify import verify
 
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -54,11 +55,12 @@ def save_checkpoint(net: nn.Module, path: Path, facts: Mapping[str, Any] | None 
     it says it is (see `verify`) and when the disk is full.
     """
     verify(net)
-    header = Header(
+    header = Header.of(
         layers=tuple(_stored_layer(*item) for item in _all(net, QuantizedLayer)),
         splits=tuple(StoredSplit(name=name, widths=tuple(split.widths)) for name, split in _all(net, SplitLayer)),
         attentions=tuple(_stored_attention(*item) for item in quantized_attentions(net)),
         facts=dict(facts or {}),
+        time_steps=table_steps(net),
     )
     tensors = {name: value.detach().cpu() for name, value in net.state_dict().items()}
     _to_file(tensors, header)
@@ -81,6 +83,8 @@ def load_checkpoint(path: Path, net: nn.Module) -> nn.Module:
         _attend(net, attention, path)
     _from_file(tensors, header)
     _fit_activation_tables(net, tensors)
+    if header.time_steps:
+        keep_time(net, header.time_steps)
     _require_same_state(net, tensors, path)
     net.load_state_dict(tensors, assign=True)
     return net
@@ -106,6 +110,8 @@ def _stored_layer(name: str, layer: QuantizedLayer) -> StoredLayer:
         w_symmetric=layer.w_symmetric,
         a_bits=layer.activation.bits,
         a_symmetric=layer.activation.symmetric,
+        a_dynamic=layer.activation.dynamic,
+        group_size=layer.group_size,
         shape=tuple(layer.weight.shape),
     )
 
@@ -200,7 +206,8 @@ def _replace(net: nn.Module, stored: StoredLayer, path: Path) -> None:
             f"{path} belongs to another architecture: {stored.name} is a {here[0]} of shape {here[1]} here, "
             f"a {stored.operation} of shape {stored.shape} there."
         )
-    quantized = QuantizedLayer(layer, stored.w_bits, stored.a_bits, stored.w_symmetric, stored.a_symmetric)
+    grids = (stored.w_bits, stored.a_bits, stored.w_symmetric, stored.a_symmetric)
+    quantized = QuantizedLayer(layer, *grids, group_size=stored.group_size, a_dynamic=stored.a_dynamic)
     replace_module(net, stored.name, quantized.train(layer.training))
 
 

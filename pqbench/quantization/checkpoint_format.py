@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -24,11 +31,27 @@ from pqbench.files import write_atomically
 
 FORMAT = "pqbench"
 VERSION = 2
-"""1: quantized layers; 2: split layers and attention operands as well. Files of all versions up to this are read."""
+"""The newest version that is read, and written where a file needs it; a file is written in the oldest that holds it.
+
+1   codes and scales, one scale an output channel; static activations
+2   scales of groups, dynamic activations, the time steps of activation tables; split layers and attention operands
+"""
+
+_SINCE_2: dict[str, object] = {"group_size": 0, "a_dynamic": False, "time_steps": (), "splits": (), "attentions": ()}
+"""What version 1 does not know, with the value that stands for its absence."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        kept: dict[str, Any] = serialize(self)
+        return {name: value for name, value in kept.items() if name not in _SINCE_2 or value != _SINCE_2[name]}
+
+    def is_of_version_1(self) -> bool:
+        """Whether version 1 has all that is set."""
+        return _SINCE_2.keys().isdisjoint(self.model_dump())
 
 
 class StoredLayer(_Frozen):
@@ -41,6 +64,8 @@ class StoredLayer(_Frozen):
     a_bits: int
     a_symmetric: bool
     shape: tuple[int, ...]
+    group_size: int = 0
+    a_dynamic: bool = False
 
 
 class StoredSplit(_Frozen):
@@ -65,14 +90,23 @@ class Header(_Frozen):
     splits       its split layers
     attentions   its quantized attentions
     facts        what the writer wanted kept with the weights
+    time_steps   those of its activation tables; empty when it has none
     """
 
     format: Literal["pqbench"] = "pqbench"
-    version: int = VERSION
+    version: int = 1
     layers: tuple[StoredLayer, ...] = ()
     splits: tuple[StoredSplit, ...] = ()
     attentions: tuple[StoredAttention, ...] = ()
     facts: dict[str, JsonValue] = {}
+    time_steps: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, layers: tuple[StoredLayer, ...], **others: Any) -> Header:
+        """A header of the oldest version that holds all of this; `others` are further fields by name."""
+        header = cls(layers=layers, **others)
+        old = header.is_of_version_1() and all(layer.is_of_version_1() for layer in layers)
+        return header.model_copy(update={"version": 1 if old else 2})
 
 
 def write_file(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:

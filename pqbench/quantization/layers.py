@@ -15,30 +15,43 @@ from torch.nn import functional as F
 
 from pqbench.errors import UserError
 from pqbench.methods.precision import FULL_PRECISION_BITS
-from pqbench.quantization.grid import Grid, per_channel
+from pqbench.quantization.grid import Grid
+from pqbench.quantization.groups import over_groups, scale_shape, spread
 from pqbench.quantization.learned_step import learned_fake_quantize
+from pqbench.quantization.step_clock import StepClock
+from pqbench.quantization.tokens import per_token
 
 QUANTIZABLE = (nn.Conv2d, nn.Conv1d, nn.Linear)
 Quantizable = nn.Conv2d | nn.Conv1d | nn.Linear
 
+_TOKEN_AXIS = {"Linear": -1, "Conv1d": -2, "Conv2d": -3}
+"""Where the features of a token are in an input, batched or not."""
+
 
 class ActivationQuantizer(nn.Module):
-    """Quantizes a layer's input on one static, per-tensor grid.
+    """Quantizes a layer's input on a per-tensor grid that is static or depends on the time step, or on one a token.
 
-    scale        () float32
-    zero_point   () int32
+    scale        () float32, or a table (S,) over the time steps of `clock`
+    zero_point   () int32, or (S,)
+    clock        tells at which time step each row of the input is; None: there is no table
+    dynamic      every token has a grid of its own, over its own range; scale and zero_point mean nothing then and are
+                 no part of the state
+    token_axis   the axis of a token's features
     At 32 bits it passes its input through. Gradients reach the input straight-through, within the grid's range.
     """
 
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, bits: int, symmetric: bool = False) -> None:
+    def __init__(self, bits: int, symmetric: bool = False, dynamic: bool = False, token_axis: int = -1) -> None:
         super().__init__()
         self.bits = bits
         self.symmetric = symmetric
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
+        self.dynamic = dynamic
+        self.token_axis = token_axis
+        self.clock: StepClock | None = None
+        self.register_buffer("scale", torch.ones(()), persistent=not dynamic)
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32), persistent=not dynamic)
 
     @property
     def grid(self) -> Grid | None:
@@ -48,42 +61,71 @@ class ActivationQuantizer(nn.Module):
         return Grid(self.bits, self.symmetric)
 
     def set(self, scale: Tensor, zero_point: Tensor) -> None:
-        """Take over a scale and a zero-point, each of one element.
+        """Take over a scale and a zero-point, each of one element or a table of one for each time step of the clock.
 
-        Raises `UserError` when the grid cannot have them (a scale that is NaN, a zero-point out of range).
+        Raises `UserError` when the grid cannot have them (a scale that is NaN, a zero-point out of range) and when a
+        table does not fit the clock.
         """
         if self.grid is not None:
             self.grid.require(scale, zero_point)
-        self.scale = scale.detach().reshape(()).float().clone()
-        self.zero_point = zero_point.detach().reshape(()).to(torch.int32).clone()
+        shape = () if scale.numel() == 1 else (scale.numel(),)
+        steps = 0 if self.clock is None else len(self.clock)
+        if shape not in ((), (steps,)):
+            raise UserError(
+                f"A table of {scale.numel()} activation scales does not fit a clock of {steps} time steps: give the "
+                "net its time steps with `keep_time` first."
+            )
+        self.scale = scale.detach().reshape(shape).float().clone()
+        self.zero_point = zero_point.detach().reshape(shape).to(torch.int32).clone()
+
+    def current(self, values: Tensor, x: Tensor) -> Tensor:
+        """Of values one a parameter set, () or (S,), those of `x`'s time steps, which broadcast against `x`.
+
+        Raises `UserError` when the time step is not known.
+        """
+        if values.dim() == 0:
+            return values
+        if self.clock is None:
+            raise UserError("Activation parameters for each time step need a clock: give the net one with `keep_time`.")
+        return self.clock.pick(values, x)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` on the grid, of the same shape."""
         grid = self.grid
         if grid is None:
             return x
+        if self.dynamic:
+            return per_token(x, grid, self.token_axis)
+        scale, zero = self.current(self.scale, x), self.current(self.zero_point, x)
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            if self.scale.dim():
+                raise UserError("A net with activation parameters for each time step cannot be traced: it is one of S.")
             # One operation that exporters recognise; it is too slow (and blind to NaN) to be run.
-            return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, grid.low, grid.high)
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero, grid.low, grid.high)
         if torch.is_grad_enabled() and x.requires_grad:
-            return learned_fake_quantize(x, self.scale, self.zero_point.float(), grid)
-        return grid.fake_quantize(x, self.scale, self.zero_point)
+            return learned_fake_quantize(x, scale, zero.float(), grid)
+        return grid.fake_quantize(x, scale, zero)
 
     def extra_repr(self) -> str:
         """What `print(net)` says about it."""
-        return f"bits={self.bits}, symmetric={self.symmetric}"
+        kind = ", dynamic" if self.dynamic else f", time_steps={len(self.scale)}" if self.scale.dim() else ""
+        return f"bits={self.bits}, symmetric={self.symmetric}{kind}"
 
 
 class QuantizedLayer(nn.Module):
-    """A Conv2d, Conv1d or Linear whose weights are integers, one scale an output channel.
+    """A Conv2d, Conv1d or Linear whose weights are integers, one scale an output channel or a group of its inputs.
 
     codes          (out, in, ...) the stored integers: int8 on a symmetric grid, uint8 on an asymmetric one
-    weight_scale   (out,) float32
-    weight_zero    (out,) int32
+    weight_scale   (out,) float32, or (out, groups) with a group size (see `pqbench.quantization.groups`)
+    weight_zero    of the same shape, int32
     weight         (out, in, ...) float32: what the codes stand for (derived, and no part of the state)
     At 32 bits the float weight is the state, and codes, scales and zero-points mean nothing.
 
-    Raises `UserError` for a layer of another kind, and for a convolution that pads with anything but zeros.
+    group_size     input elements that share a scale; 0: all of an output channel
+    a_dynamic      the input is quantized on one grid a token, over the token's own range
+
+    Raises `UserError` for a layer of another kind, for a convolution that pads with anything but zeros and for a
+    negative group size.
     """
 
     codes: Tensor
@@ -99,14 +141,18 @@ class QuantizedLayer(nn.Module):
         a_bits: int,
         w_symmetric: bool = True,
         a_symmetric: bool = False,
+        *,
+        group_size: int = 0,
+        a_dynamic: bool = False,
     ) -> None:
         super().__init__()
         self.w_bits = w_bits
         self.w_symmetric = w_symmetric
-        self.activation = ActivationQuantizer(a_bits, a_symmetric)
+        self.group_size = group_size
         self._take_shape(layer)
+        self.activation = ActivationQuantizer(a_bits, a_symmetric, a_dynamic, _TOKEN_AXIS[self.operation])
         weight, grid = layer.weight.detach(), self.grid
-        ones = torch.ones(len(weight), device=weight.device)
+        ones = torch.ones(scale_shape(weight.shape, group_size), device=weight.device)
         self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int8 if grid is None else grid.dtype))
         self.register_buffer("weight_scale", ones)
         self.register_buffer("weight_zero", torch.zeros_like(ones, dtype=torch.int32))
@@ -140,9 +186,9 @@ class QuantizedLayer(nn.Module):
     def freeze(self, weight: Tensor, scale: Tensor, zero_point: Tensor) -> None:
         """Quantize `weight` (float, nearest grid point) and keep the integers.
 
-        scale, zero_point: (out,). A weight that already lies on the grid is kept exactly. At 32 bits the float weight
-        is kept as it is. Raises `UserError` for NaN or infinite weights and for scales and zero-points that the grid
-        cannot have.
+        scale, zero_point: (out,), or (out, groups) in a layer with a group size. A weight that already lies on the grid
+        is kept exactly. At 32 bits the float weight is kept as it is. Raises `UserError` for NaN or infinite weights
+        and for scales and zero-points that the grid cannot have.
         """
         if not bool(torch.isfinite(weight).all()):
             raise UserError("A layer's weights are NaN or infinite: the method that made them has diverged.")
@@ -151,10 +197,9 @@ class QuantizedLayer(nn.Module):
             self.weight = weight.clone()
         else:
             grid.require(scale, zero_point)
-            self.weight_scale = scale.detach().float().clone()
-            self.weight_zero = zero_point.detach().to(torch.int32).clone()
-            columns = per_channel(self.weight_scale, weight), per_channel(self.weight_zero, weight)
-            self.codes = grid.quantize(weight, *columns).to(grid.dtype)
+            self.weight_scale = over_groups(scale.detach().float(), weight.shape, self.group_size).clone()
+            self.weight_zero = over_groups(zero_point.detach(), weight.shape, self.group_size).to(torch.int32).clone()
+            self.codes = grid.quantize(weight, *self.weight_parameters()).to(grid.dtype)
         self._choose_state()
         self.restore()
 
@@ -165,13 +210,16 @@ class QuantizedLayer(nn.Module):
             self.register_buffer(name, getattr(self, name), persistent=quantized)
         self.register_buffer("weight", self.weight, persistent=not quantized)
 
+    def weight_parameters(self) -> tuple[Tensor, Tensor]:
+        """Scale and zero-point of the weights, shaped to broadcast against them."""
+        scale, zero = (spread(value, self.codes, self.group_size) for value in (self.weight_scale, self.weight_zero))
+        return scale, zero
+
     def restore(self) -> None:
         """Derive `weight` from the codes."""
         grid = self.grid
         if grid is not None:
-            scale = per_channel(self.weight_scale, self.codes)
-            zero = per_channel(self.weight_zero, self.codes)
-            self.weight = grid.dequantize(self.codes, scale, zero)
+            self.weight = grid.dequantize(self.codes, *self.weight_parameters())
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's arithmetic with the given weight and bias: for training code that brings its own."""
@@ -187,7 +235,8 @@ class QuantizedLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(net)` says about it."""
-        return f"{self.operation}, w_bits={self.w_bits}, shape={tuple(self.weight.shape)}"
+        groups = f", group_size={self.group_size}" if self.group_size else ""
+        return f"{self.operation}, w_bits={self.w_bits}, shape={tuple(self.weight.shape)}{groups}"
 
 
 def _restore(layer: nn.Module, _incompatible_keys: object) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pqbench.errors import UserError
 from pqbench.quantization.grid import Grid
+from pqbench.quantization.step_clock import StepClock, nearest_seen
 
 RangeRule = Callable[[Tensor, Grid], tuple[Tensor, Tensor]]
 """Values (C, N) and a grid -> scale (C,) float32 and zero-point (C,) int32."""
@@ -34,7 +35,7 @@ class Observer(ABC):
 
     @abstractmethod
     def parameters(self) -> tuple[Tensor, Tensor]:
-        """Scale (1,) float32 and zero-point (1,) int32 for what was seen so far.
+        """Scale (1,) float32 and zero-point (1,) int32 for what was seen so far; (S,) when the observer makes a table.
 
         Raises `UserError` when nothing was, or when it was not finite.
         """
@@ -67,8 +68,9 @@ class MinMax(Observer):
 class MovingAverage(Observer):
     """Applies a range rule to each batch and keeps moving averages of the two ends of the grids it chooses.
 
-    end <- (1 - momentum) end + momentum end(batch); the first batch starts the average. With `ranges.minmax` this is
-    the usual moving min-max, with `ranges.lp_search` PTQ4DM's (momentum 0.1).
+    end <- (1 - momentum) end + momentum end(batch); the first batch starts the average. `momentum` is the new batch's
+    share, as in torch. With `ranges.lp_search` this is PTQ4DM's range (momentum 0.1). For averages of the values' own
+    extremes, not of the ends of rounded grids, see `MovingMinMax`.
     """
 
     def __init__(self, grid: Grid, rule: RangeRule, momentum: float = 0.1) -> None:
@@ -89,6 +91,60 @@ class MovingAverage(Observer):
         """The grid over the averaged range."""
         ends = _required(self._ends)
         return self.grid.parameters(ends[:1], ends[1:])
+
+
+class MovingMinMax(Observer):
+    """Keeps moving averages of the smallest and the largest value of each batch, and covers the range between them.
+
+    end <- keep end + (1 - keep) end(batch); the first batch starts the average. Q-Diffusion calls `keep` the momentum:
+    0.95 over batches of 64 (Li et al., 2023, its script for LSUN bedrooms).
+    """
+
+    def __init__(self, grid: Grid, keep: float = 0.95) -> None:
+        super().__init__(grid)
+        self._keep = keep
+        self._ends: Tensor | None = None
+
+    def update(self, x: Tensor) -> None:
+        """Move both ends towards the batch's extremes."""
+        ends = _extremes(x).double()
+        self._ends = ends if self._ends is None else self._keep * self._ends + (1 - self._keep) * ends
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """The grid over the averaged range."""
+        ends = _required(self._ends)
+        return self.grid.parameters(ends[:1], ends[1:])
+
+
+class PerTimeStep(Observer):
+    """One observer for each time step of a clock: it gives a table, scale and zero-point (S,).
+
+    An observer is made when its step's first sample comes. A step without any takes over the parameters of the nearest
+    step that had some (of two equally near ones, the lower); `calibrate_activations` tells which those are.
+    """
+
+    def __init__(self, grid: Grid, observer: ObserverFactory, clock: StepClock) -> None:
+        super().__init__(grid)
+        self._make = observer
+        self.clock = clock
+        self._seen: dict[int, Observer] = {}
+
+    def update(self, x: Tensor) -> None:
+        """Show every row of the batch, (rows, ...), to the observer of its time step."""
+        rows = self.clock.rows(x)
+        for place in [rows] if isinstance(rows, int) else sorted(set(rows.tolist())):
+            part = x if isinstance(rows, int) else x[rows.to(x.device) == place]
+            if place not in self._seen:
+                self._seen[place] = self._make(self.grid)
+            self._seen[place].update(part)
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """The table: scale (S,) float32 and zero-point (S,) int32."""
+        if not self._seen:
+            raise _unseen()
+        fitted = {place: observer.parameters() for place, observer in self._seen.items()}
+        chosen = [fitted[place] for place in nearest_seen(self.clock.time_steps, fitted.keys())]
+        return torch.cat([scale for scale, _ in chosen]), torch.cat([zero for _, zero in chosen])
 
 
 class Reservoir(Observer):
@@ -133,5 +189,9 @@ def _extremes(x: Tensor) -> Tensor:
 
 def _required(values: Tensor | None) -> Tensor:
     if values is None:
-        raise UserError("A layer saw no calibration sample, so its input has no range: the net did not run it.")
+        raise _unseen()
     return values
+
+
+def _unseen() -> UserError:
+    return UserError("A layer saw no calibration sample, so its input has no range: the net did not run it.")

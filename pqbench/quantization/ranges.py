@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pqbench.errors import UserError
 from pqbench.quantization.grid import Grid
+from pqbench.quantization.range_search import least_error
 
 LP_NORM = 2.4
 """The exponent of the range search in PTQ4DM and Q-Diffusion."""
@@ -18,7 +19,7 @@ LP_CANDIDATES = 80
 
 _SEARCH_VALUES = 65_536
 """A search looks at no more values a row than this: an even sample stands for the rest."""
-_SLICE_VALUES = 300_000
+_CANDIDATES_AT_ONCE = 1 << 20
 
 
 def rows(x: Tensor, per_channel: bool) -> Tensor:
@@ -43,23 +44,52 @@ def percentile(values: Tensor, grid: Grid, share: float) -> tuple[Tensor, Tensor
 def lp_search(values: Tensor, grid: Grid, p: float = LP_NORM, candidates: int = LP_CANDIDATES) -> tuple[Tensor, Tensor]:
     """Shrink both ends of the min-max range together and keep the range with the least L_p error.
 
-    Candidates are (1 - i / candidates) of the range, i = 0 ... candidates - 1; all candidates of all rows are
-    evaluated together, in slices of bounded memory.
+    Candidates are (1 - i / candidates) of the range, i = 0 ... candidates - 1. The error of the one that is kept is
+    within 1 % of the least (see `range_search`).
     """
     _require_finite(values)
-    low, high = values.amin(1), values.amax(1)
-    sample = _thinned(values)
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
     shrink = 1 - torch.arange(candidates, dtype=torch.float32, device=values.device) / candidates
-    scale, zero = grid.parameters(low[:, None] * shrink, high[:, None] * shrink)
-    error = torch.empty_like(scale)
-    # One slice holds rows x candidates x values: few enough floats that the passes over them stay in a core's cache.
-    step = max(1, _SLICE_VALUES // max(1, sample.numel()))
-    for i in range(0, candidates, step):
-        part = slice(i, i + step)
-        moved = grid.fake_quantize(sample[:, None, :], scale[:, part, None], zero[:, part, None].float())
-        # |e|^p as 2^(p log2 |e|): a quarter of the time of torch's pow, and 0 stays 0.
-        error[:, part] = moved.sub_(sample[:, None, :]).abs_().log2_().mul_(p).exp2_().mean(2)
-    best = error.argmin(1, keepdim=True)
+    return _best(values, *grid.parameters(low * shrink, high * shrink), grid, p)
+
+
+def lp_search_2d(
+    values: Tensor, grid: Grid, p: float = LP_NORM, candidates: int = LP_CANDIDATES
+) -> tuple[Tensor, Tensor]:
+    """Search the width of the range and where it lies: the scale and zero-point with the least L_p error.
+
+    Candidates are all pairs of a width, i / candidates of the min-max range (i = 1 ... candidates), and a zero-point,
+    every code of the grid: what PTQ4DM's code tries when the grid is asymmetric and the values have both signs. In
+    other rows, and on a symmetric grid, the zero-point has no choice, and this is `lp_search`. The error of what is
+    kept is within 1 % of the least.
+    """
+    _require_finite(values)
+    if grid.symmetric:
+        return lp_search(values, grid, p, candidates)
+    low, high = values.amin(1), values.amax(1)
+    both = (low < 0) & (high > 0)
+    scale, zero = torch.empty_like(low), torch.empty_like(low, dtype=torch.int32)
+    for part, search in ((both, _search_2d), (~both, lp_search)):
+        if part.any():
+            scale[part], zero[part] = search(values[part], grid, p, candidates)
+    return scale, zero
+
+
+def _search_2d(values: Tensor, grid: Grid, p: float, candidates: int) -> tuple[Tensor, Tensor]:
+    """Of rows with both signs, a few at a time: at 8 bits a row has 256 candidates for each width."""
+    share = torch.arange(candidates, 0, -1, dtype=torch.float32, device=values.device) / candidates
+    codes = torch.arange(grid.low, grid.high + 1, dtype=torch.int32, device=values.device)
+    found = []
+    for part in torch.split(values, max(1, _CANDIDATES_AT_ONCE // (candidates * len(codes)))):
+        full = (part.amax(1, keepdim=True) - part.amin(1, keepdim=True)) / (grid.high - grid.low)
+        scale = (full * share).repeat_interleave(len(codes), 1).clamp(min=torch.finfo(torch.float32).tiny)
+        zero = codes.repeat(candidates).expand(scale.shape)
+        found.append(_best(part, scale, zero, grid, p))
+    return torch.cat([scale for scale, _ in found]), torch.cat([zero for _, zero in found])
+
+
+def _best(values: Tensor, scale: Tensor, zero: Tensor, grid: Grid, p: float) -> tuple[Tensor, Tensor]:
+    best = least_error(_thinned(values), scale, zero, grid, p)[:, None]
     return scale.gather(1, best).squeeze(1), zero.gather(1, best).squeeze(1)
 
 

@@ -71,6 +71,8 @@ def quantize_layers(
     exempt: Sequence[str] = (),
     w_symmetric: bool = True,
     a_symmetric: bool = False,
+    group_size: int = 0,
+    a_dynamic: bool = False,
     attention: bool = False,
     softmax_bits: int = 8,
     split_shortcuts: bool = False,
@@ -82,6 +84,8 @@ def quantize_layers(
                       `precision`); None keeps them at `precision`
     exempt            shell patterns of names that stay in full precision: of layers, of the parts of split layers
                       (`*.conv_shortcut.parts.1`) and of attention operands (`*.sv_product.softmax`)
+    group_size        input elements of a weight that share a scale; 0: all of an output channel
+    a_dynamic         layers' inputs are quantized on one grid a token, taken from its own range
     attention         whether the operands of attention products, q, k, v and the softmax output, are quantized to the
                       activation bits as well (see `quantize_attention`); at 32 of them nothing is
     softmax_bits      bits of the softmax output, 2 to 8, or 32
@@ -116,7 +120,8 @@ def quantize_layers(
         at = _widened(precision, end_bits) if name in ends else precision
         layer = net.get_submodule(name)
         assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
-        replace_module(net, name, QuantizedLayer(layer, at.w, at.a, w_symmetric, a_symmetric))
+        grids = (at.w, at.a, w_symmetric, a_symmetric)
+        replace_module(net, name, QuantizedLayer(layer, *grids, group_size=group_size, a_dynamic=a_dynamic))
     for name in attentions if precision.a != FULL_PRECISION_BITS else ():
         _quantize_attention(net, name, precision.a, softmax_bits, a_symmetric, left_out)
     return chosen

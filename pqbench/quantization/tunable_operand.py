@@ -17,8 +17,8 @@ from pqbench.quantization.learned_step import learned_fake_quantize, round_strai
 class TunableOperand(nn.Module):
     """An activation quantizer whose step size and zero-point can be trained; the zero-point of a softmax stays 0.
 
-    input_theta    () log change of the step size
-    input_zero     () latent zero-point (rounded straight-through); None where it is fixed at 0
+    input_theta    () or (S,) with a table over time steps, log change of the step size
+    input_zero     () or (S,), latent zero-point (rounded straight-through); None where it is fixed at 0
     a_bits         the current width
     The names are those of a `TunableLayer`'s input.
     """
@@ -42,7 +42,7 @@ class TunableOperand(nn.Module):
         return Grid(self.a_bits, self.quantizer.symmetric)
 
     def input_step(self) -> Tensor:
-        """The step size, ()."""
+        """The step size, () or (S,)."""
         return self.input_scale * self.input_theta.exp()
 
     def set_input_grid(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
@@ -63,7 +63,8 @@ class TunableOperand(nn.Module):
         grid = self.input_grid
         if grid is None:
             return x
-        return learned_fake_quantize(x, self.input_step(), self._zero(grid), grid)
+        current = self.quantizer.current
+        return learned_fake_quantize(x, current(self.input_step(), x), current(self._zero(grid), x), grid)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` on the grid, of the same shape."""

@@ -15,16 +15,18 @@ from torch import Tensor, nn
 
 from pqbench.methods.precision import FULL_PRECISION_BITS
 from pqbench.quantization.attention import quantized_operands
-from pqbench.quantization.grid import Grid, per_channel
+from pqbench.quantization.grid import Grid
+from pqbench.quantization.groups import over_groups, spread
 from pqbench.quantization.layers import QuantizedLayer, quantized_layers, replace_module
 from pqbench.quantization.learned_step import learned_fake_quantize, round_straight_through
+from pqbench.quantization.tokens import per_token
 from pqbench.quantization.tunable_operand import TunableOperand, tunable_operands
 
 
 class OtherGrid(NamedTuple):
     """A second grid that a layer's weight is mixed with: `share` x the layer's own + (1 - share) x this one.
 
-    scale, zero_point   (out,)
+    scale, zero_point   (out,) or (out, groups)
     """
 
     grid: Grid
@@ -40,10 +42,12 @@ class TunableLayer(nn.Module):
     any magnitude, and a scale cannot become negative.
 
     weight          (out, in, ...) float32, the latent weight
-    weight_theta    (out,) log change of the weight step sizes
-    input_theta     () log change of the activation step size
-    input_zero      () latent zero-point of the activation grid (rounded straight-through)
+    weight_theta    (out,) or (out, groups), log change of the weight step sizes
+    input_theta     () or (S,) for a table over S time steps, log change of the activation step size
+    input_zero      () or (S,), latent zero-point of the activation grid (rounded straight-through)
     weight_blend    None, or the grid that the layer is leaving
+    A dynamic input grid has nothing to train: input_theta and input_zero are then unused. A block with tables that is
+    run by itself needs to know its time steps (`time_tables.at_time_steps`).
     """
 
     weight_scale: Tensor
@@ -59,7 +63,7 @@ class TunableLayer(nn.Module):
         self.register_buffer("weight_zero", layer.weight_zero.float())
         self.weight_theta = nn.Parameter(torch.zeros_like(layer.weight_scale))
         self.register_buffer("input_scale", layer.activation.scale.clone())
-        self.input_theta = nn.Parameter(torch.zeros(()))
+        self.input_theta = nn.Parameter(torch.zeros_like(layer.activation.scale))
         self.input_zero = nn.Parameter(layer.activation.zero_point.float().clone())
         self.w_bits = layer.w_bits
         self.a_bits = layer.activation.bits
@@ -80,26 +84,33 @@ class TunableLayer(nn.Module):
         return Grid(self.a_bits, self.layer.activation.symmetric)
 
     def weight_step(self) -> Tensor:
-        """The weight step sizes, (out,)."""
+        """The weight step sizes, (out,) or (out, groups)."""
         return self.weight_scale * self.weight_theta.exp()
 
     def input_step(self) -> Tensor:
-        """The activation step size, ()."""
+        """The activation step size, () or (S,)."""
         return self.input_scale * self.input_theta.exp()
 
     def set_weight_grid(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
-        """Start the weight grid anew at another width; scale and zero-point (out,)."""
+        """Start the weight grid anew at another width; scale and zero-point (out,) or (out, groups)."""
         self.w_bits = bits
-        self.weight_scale = scale.detach().float().clone()
+        shape, group_size = self.weight.shape, self.layer.group_size
+        self.weight_scale = over_groups(scale.detach().float(), shape, group_size).clone()
         self.weight_theta.data.zero_()
-        self.weight_zero = zero_point.detach().float().clone()
+        self.weight_zero = over_groups(zero_point.detach().float(), shape, group_size).clone()
 
     def set_input_grid(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
-        """Start the activation grid anew at another width."""
+        """Start the activation grid anew at another width; one scale and zero-point, also for all of a table, or (S,).
+
+        The number of parameter sets stays what it was.
+        """
         self.a_bits = bits
-        self.input_scale = scale.detach().reshape(()).float().clone()
+        shape = self.input_theta.shape
+        self.input_scale, self.input_zero.data = (
+            (value.reshape(()) if value.numel() == 1 else value).detach().float().expand(shape).clone()
+            for value in (scale, zero_point)
+        )
         self.input_theta.data.zero_()
-        self.input_zero.data = zero_point.detach().reshape(()).float().clone()
 
     def weight_on_grid(self) -> Tensor:
         """The weight moved to the layer's own grid, with gradients: what `settled` keeps."""
@@ -116,7 +127,8 @@ class TunableLayer(nn.Module):
         return other.share * weight + (1 - other.share) * self._moved(other.grid, other.scale, other.zero_point)
 
     def _moved(self, grid: Grid, scale: Tensor, zero_point: Tensor) -> Tensor:
-        columns = per_channel(scale, self.weight), per_channel(zero_point, self.weight)
+        group_size = self.layer.group_size
+        columns = spread(scale, self.weight, group_size), spread(zero_point, self.weight, group_size)
         return learned_fake_quantize(self.weight, *columns, grid)
 
     def quantized_input(self, x: Tensor) -> Tensor:
@@ -124,8 +136,11 @@ class TunableLayer(nn.Module):
         grid = self.input_grid
         if grid is None:
             return x
+        activation = self.layer.activation
+        if activation.dynamic:
+            return per_token(x, grid, activation.token_axis)
         zero = round_straight_through(self.input_zero.clamp(grid.low, grid.high))
-        return learned_fake_quantize(x, self.input_step(), zero, grid)
+        return learned_fake_quantize(x, activation.current(self.input_step(), x), activation.current(zero, x), grid)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output on its quantized input."""
@@ -138,7 +153,7 @@ class TunableLayer(nn.Module):
         layer.w_bits = self.w_bits
         layer.activation.bits = self.a_bits
         grid = self.input_grid
-        if grid is not None:
+        if grid is not None and not layer.activation.dynamic:
             zero = torch.round(self.input_zero.clamp(grid.low, grid.high))
             layer.activation.set(self.input_step(), zero)
         if self.bias is not None:

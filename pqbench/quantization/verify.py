@@ -7,7 +7,7 @@ from torch import nn
 
 from pqbench.errors import UserError
 from pqbench.quantization.attention import SoftmaxQuantizer, quantized_operands
-from pqbench.quantization.grid import per_channel
+from pqbench.quantization.groups import scale_shape
 from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers
 
 
@@ -15,8 +15,9 @@ def verify(net: nn.Module) -> None:
     """Raise `UserError`, with the name, unless every quantized layer and operand of `net` is what it says it is.
 
     Its codes are integers on its grid; the weight that its forward uses is exactly (codes - zero) * scale, so that an
-    output channel takes no more than 2^bits values; scales are finite and above 0, zero-points are codes of the grid,
-    and 0 for the output of a softmax.
+    output channel (or a group of its inputs) takes no more than 2^bits values; scales are finite and above 0,
+    zero-points are codes of the grid, and 0 for the output of a softmax; a table of activation parameters has one set
+    for each time step of its clock.
     """
     for name, layer in quantized_layers(net):
         try:
@@ -38,6 +39,10 @@ def _verify_weight(layer: QuantizedLayer) -> None:
     if grid is None:
         return
     grid.require(layer.weight_scale, layer.weight_zero)
+    wanted = scale_shape(layer.weight.shape, layer.group_size)
+    found = tuple(layer.weight_scale.shape), tuple(layer.weight_zero.shape)
+    if found != (wanted, wanted):
+        raise UserError(f"its scales and zero-points have shapes {found[0]} and {found[1]}, not {wanted}.")
     codes = layer.codes
     if codes.dtype != grid.dtype or codes.shape != layer.weight.shape:
         raise UserError(f"its codes are {codes.dtype} of shape {tuple(codes.shape)}, not {grid.dtype} like its weight.")
@@ -45,13 +50,20 @@ def _verify_weight(layer: QuantizedLayer) -> None:
         raise UserError(
             f"its codes reach from {int(codes.min())} to {int(codes.max())}, its grid from {grid.low} to {grid.high}."
         )
-    stored = grid.dequantize(codes, per_channel(layer.weight_scale, codes), per_channel(layer.weight_zero, codes))
-    if not torch.equal(layer.weight, stored):
+    if not torch.equal(layer.weight, grid.dequantize(codes, *layer.weight_parameters())):
         raise UserError("its weight is not what its codes stand for; was it frozen after the last change?")
 
 
 def _verify_activation(activation: ActivationQuantizer) -> None:
-    if activation.grid is not None:
-        activation.grid.require(activation.scale, activation.zero_point)
-        if isinstance(activation, SoftmaxQuantizer) and bool((activation.zero_point != 0).any()):
-            raise UserError("its zero-point is not 0, as that of a softmax output is.")
+    if activation.grid is None or activation.dynamic:
+        return
+    activation.grid.require(activation.scale, activation.zero_point)
+    if isinstance(activation, SoftmaxQuantizer) and bool((activation.zero_point != 0).any()):
+        raise UserError("its zero-point is not 0, as that of a softmax output is.")
+    shape, clock = activation.scale.shape, activation.clock
+    if activation.zero_point.shape != shape or (shape and clock is not None and shape != (len(clock),)):
+        steps = f"; its clock has {len(clock)} time steps" if clock is not None else ""
+        raise UserError(
+            f"its input has scales of shape {tuple(shape)} and zero-points of shape "
+            f"{tuple(activation.zero_point.shape)}{steps}."
+        )

@@ -102,6 +102,22 @@ def test_weight_ranges_of_ptq4dm_are_those_of_a_loop_in_float64(calibration: Cal
         assert np.mean(np.abs(found - row) ** 2.4) == pytest.approx(min(errors), rel=1e-3)
 
 
+def test_asymmetric_ranges_of_ptq4dm_are_searched_in_two_dimensions(calibration: CalibrationSet) -> None:
+    net = quantize(Ptq4dmQuantizer(batch=32), calibration)
+    name = "net.down_blocks.0.resnets.0.conv1"
+    weight = TinyWorkload().denoiser().state_dict()[f"{name}.weight"].double().flatten(1).numpy()
+    layer = dict(quantized_layers(net))[name]
+    for channel, row in enumerate(weight[:4]):
+        full = (row.max() - row.min()) / 15
+        errors = [
+            np.mean(np.abs((np.clip(np.round(row / s) + zero, 0, 15) - zero) * s - row) ** 2.4)
+            for s in full * np.arange(1, 101) / 100
+            for zero in range(16)
+        ]
+        found = layer.weight[channel].double().flatten().numpy()
+        assert np.mean(np.abs(found - row) ** 2.4) == pytest.approx(min(errors), rel=1e-2)
+
+
 def test_ptq4dm_averages_ranges_over_batches(calibration: CalibrationSet) -> None:
     """conv_in's input is x_t itself, so its range can be followed by hand: 8 bits, symmetric, 0.9 old + 0.1 new."""
     net = quantize(Ptq4dmQuantizer(batch=8, a_symmetric=True), calibration)

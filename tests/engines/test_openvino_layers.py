@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.engines.openvino import OpenVino
+from pqbench.errors import UserError
+from pqbench.quantization.calibrate import freeze_nearest
 from pqbench.quantization.layers import QuantizedLayer
 from pqbench.quantization.ranges import minmax, rows
+from pqbench.quantization.time_tables import keep_time
 
 LAYERS: dict[str, nn.Module] = {
     "conv": nn.Conv2d(16, 24, 3, padding=1),
@@ -109,3 +112,31 @@ def test_one_dimensional_convolutions_agree_with_the_simulation() -> None:
     executable = OpenVino().compile(net, (16, 8, 8), 2, threads=1)
     torch.testing.assert_close(executable(x, t), simulated, rtol=1e-4, atol=1e-4 * float(simulated.abs().max()))
     assert set(executable.layer_precisions()) <= {"u8", "i8"}
+
+
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_weights_with_scales_of_groups_agree_with_the_simulation_and_show_as_float(kind: str) -> None:
+    x, t = inputs()
+    net = quantized(kind, 4, 8, x)
+    layer = QuantizedLayer(LAYERS[kind], 4, 8, group_size=5)  # type: ignore[arg-type]
+    layer.activation.set(net.layer.activation.scale, net.layer.activation.zero_point)
+    freeze_nearest(layer, minmax)
+    net.layer = layer
+    with torch.no_grad():
+        simulated = net(x, t)
+    executable = OpenVino().compile(net.eval(), (16, 8, 8), 2, threads=1)
+    torch.testing.assert_close(executable(x, t), simulated, rtol=1e-4, atol=1e-4 * float(simulated.abs().max()))
+    assert executable.layer_precisions() == {"f32": 1}
+
+
+def test_activation_scales_that_are_not_static_are_refused() -> None:
+    x = inputs()[0]
+    net = quantized("conv", 4, 8, x)
+    net.layer = QuantizedLayer(nn.Conv2d(16, 24, 3), 32, 8, a_dynamic=True)
+    with pytest.raises(UserError, match="takes one from each token"):
+        OpenVino().compile(net, (16, 8, 8), 2, threads=1)
+    net = quantized("conv", 4, 8, x)
+    keep_time(net, [0, 500])
+    net.layer.activation.set(torch.tensor([0.1, 0.2]), torch.tensor([0, 3]))
+    with pytest.raises(UserError, match="one for each time step"):
+        OpenVino().compile(net, (16, 8, 8), 2, threads=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from pqbench.errors import UserError
 from pqbench.quantization.grid import Grid, per_channel
@@ -98,6 +98,25 @@ def test_per_channel_parameters_belong_to_the_first_axis() -> None:
     together = grid.fake_quantize(x, per_channel(scale, x), per_channel(zero, x))
     kernel = torch.fake_quantize_per_channel_affine(x, scale, zero, 0, grid.low, grid.high)
     torch.testing.assert_close(together, kernel)
+
+
+@given(
+    arrays(np.float32, array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.floats(-1e4, 1e4, width=32)), grids
+)
+def test_every_channel_is_as_in_torchs_kernel_and_in_float64(x: np.ndarray, grid: Grid) -> None:
+    weight = torch.from_numpy(x)
+    scale, zero = grid.parameters(weight.flatten(1).amin(1), weight.flatten(1).amax(1))
+    together = grid.fake_quantize(weight, per_channel(scale, weight), per_channel(zero, weight))
+    kernel = torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, grid.low, grid.high)
+    for channel, row in enumerate(x.astype(np.float64)):
+        step, shift = float(scale[channel]), int(zero[channel])
+        low, high = min(row.min(), 0.0), max(row.max(), 0.0)
+        full = max(high / grid.high, low / grid.low) if grid.symmetric else (high - low) / (grid.high - grid.low)
+        assert step == pytest.approx(full if full >= np.finfo(np.float32).tiny else 1.0, rel=1e-6)
+        expected = (np.clip(np.round(row / step) + shift, grid.low, grid.high) - shift) * step
+        decided = np.abs(np.abs(row / step - np.floor(row / step)) - 0.5) > 1e-3
+        np.testing.assert_allclose(together[channel].numpy()[decided], expected[decided], rtol=1e-5)
+        np.testing.assert_allclose(kernel[channel].numpy()[decided], expected[decided], rtol=1e-5)
 
 
 def test_nan_is_not_hidden() -> None:

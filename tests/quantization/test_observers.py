@@ -17,9 +17,10 @@ from pqbench.errors import UserError
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.layers import QuantizedLayer, quantized_layers
-from pqbench.quantization.observers import MinMax, MovingAverage, Observer, Reservoir
+from pqbench.quantization.observers import MinMax, MovingAverage, MovingMinMax, Observer, PerTimeStep, Reservoir
 from pqbench.quantization.ranges import lp_search, minmax, percentile
 from pqbench.quantization.scope import quantize_layers
+from pqbench.quantization.step_clock import StepClock
 
 grids = st.builds(Grid, st.integers(2, 8), st.booleans())
 
@@ -78,6 +79,50 @@ def test_the_moving_average_of_asymmetric_ranges_moves_both_ends() -> None:
     assert (0 - zero) * scale == pytest.approx(low, abs=scale)
 
 
+@settings(max_examples=40)
+@given(grids, st.integers(1, 6), st.floats(0, 0.99), st.integers(0, 10_000))
+def test_moving_extremes_by_hand(grid: Grid, batches: int, keep: float, seed: int) -> None:
+    seen = [draws(50, seed + i) for i in range(batches)]
+    low, high = float(seen[0].min()), float(seen[0].max())
+    for batch in seen[1:]:
+        low = keep * low + (1 - keep) * float(batch.min())
+        high = keep * high + (1 - keep) * float(batch.max())
+    scale, zero = observe(MovingMinMax(grid, keep), seen)
+    expected = scale_and_zero(low, high, grid)
+    assert scale == pytest.approx(expected[0], rel=1e-6)
+    assert abs(zero - expected[1]) <= 1  # a tie may round either way in float32
+
+
+def test_moving_extremes_forget_as_q_diffusion_does() -> None:
+    """After a first batch up to 1 and k batches up to 3, the end is 3 - 2 x 0.95^k: slow, unlike PTQ4DM's 0.9^k."""
+    batches = [torch.tensor([-1.0, 1.0]), *[torch.tensor([-1.0, 3.0])] * 10]
+    high = 3 - 2 * 0.95**10
+    assert observe(MovingMinMax(Grid(8)), batches)[0] == pytest.approx((high + 1) / 255, rel=1e-6)
+    # The two observers count in opposite directions: what one keeps is what the other does not take over.
+    symmetric = Grid(8, symmetric=True)
+    kept, taken = (
+        observe(each, batches) for each in (MovingMinMax(symmetric, 0.9), MovingAverage(symmetric, minmax, 0.1))
+    )
+    assert kept[0] == pytest.approx(taken[0], rel=1e-2)
+
+
+@settings(max_examples=30)
+@given(grids, st.integers(0, 10_000))
+def test_each_time_step_has_an_observer_of_its_own(grid: Grid, seed: int) -> None:
+    clock, t = StepClock([0, 10, 20, 40]), torch.tensor([[0, 0, 40, 20], [40, 0, 40, 0]])
+    observer = PerTimeStep(grid, partial(MovingMinMax, keep=0.5), clock)
+    batches = [draws(4 * 30, seed + i).view(4, 30) for i in range(2)]
+    for batch, steps in zip(batches, t, strict=True):
+        with clock.at(steps):
+            observer.update(batch)
+    scale, zero = observer.parameters()
+    assert scale.shape == zero.shape == (4,)
+    for place, step in ((0, 0), (1, 0), (2, 20), (3, 40)):  # 10 has no sample, and 0 is as near as 20
+        parts = [batch[steps == step] for batch, steps in zip(batches, t, strict=True)]
+        alone = observe(MovingMinMax(grid, 0.5), [part for part in parts if len(part)])
+        assert (float(scale[place]), int(zero[place])) == alone
+
+
 def test_one_batch_through_the_moving_average_is_the_search_itself() -> None:
     values, grid = draws(5000, 1), Grid(4)
     rule = partial(lp_search, p=2.4, candidates=100)
@@ -134,14 +179,21 @@ def test_a_reservoir_estimates_percentiles_in_bounded_memory() -> None:
 def test_values_that_are_not_finite_are_refused_by_every_observer(value: float) -> None:
     bad = torch.cat([draws(100_000, 0), torch.tensor([value])])
     generator = torch.Generator()
-    for observer in (MinMax(Grid(4)), MovingAverage(Grid(4), minmax), Reservoir(Grid(4), minmax, generator)):
-        with pytest.raises(UserError, match="NaN or infinite"):
+    by_step = PerTimeStep(Grid(4), MinMax, StepClock([0, 9]))
+    plain = (MinMax(Grid(4)), MovingAverage(Grid(4), minmax), MovingMinMax(Grid(4)))
+    for observer in (*plain, Reservoir(Grid(4), minmax, generator), by_step):
+        with by_step.clock.at(torch.tensor(3)), pytest.raises(UserError, match="NaN or infinite"):
             observer.update(bad)
 
 
 def test_an_observer_that_saw_nothing_says_so() -> None:
-    with pytest.raises(UserError, match="saw no calibration sample"):
-        MovingAverage(Grid(4), minmax).parameters()
+    for observer in (
+        MovingAverage(Grid(4), minmax),
+        MovingMinMax(Grid(4)),
+        PerTimeStep(Grid(4), MinMax, StepClock([0])),
+    ):
+        with pytest.raises(UserError, match="saw no calibration sample"):
+            observer.parameters()
 
 
 class Net(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.observers import MovingAverage
-from pqbench.quantization.ranges import lp_search
+from pqbench.quantization.ranges import lp_search_2d
 from pqbench.quantization.scope import quantize_layers, split_patterns
 
 MOMENTUM = 0.1
@@ -37,7 +37,8 @@ class Ptq4dmQuantizer(Quantizer):
     The script sets symmetric grids, at 8 bits and on outputs of layers, which are about even around zero. An integer
     kernel needs them on inputs instead, most of which have passed a SiLU and lie above -0.28: half of a symmetric grid
     would never be used, and of 16 codes none can be spared. So grids are asymmetric here unless `w_symmetric` and
-    `a_symmetric` ask for the script's.
+    `a_symmetric` ask for the script's. As in its code the search then is one for width and zero-point together, where
+    values have both signs.
     """
 
     name: ClassVar[str] = "ptq4dm"
@@ -50,15 +51,13 @@ class Ptq4dmQuantizer(Quantizer):
         "(w_symmetric=true, a_symmetric=true).",
         "Conv1d layers are quantized like the others; the released code leaves improved-diffusion's qkv and output "
         "projections, which are Conv1d, in full precision.",
-        "On asymmetric grids both ends of a range shrink together; the released code then searches them in two "
-        "dimensions.",
         "The error of a range is taken over an even sample of 65,536 values of a batch.",
     )
 
     w_symmetric: bool = parameter(False, help="weight grids around zero, as the released script sets them")
     a_symmetric: bool = parameter(False, help="activation grids around zero, as the released script sets them")
     p: float = parameter(2.4, help="exponent of the error that the range search minimises", low=1, high=10)
-    candidates: int = parameter(100, help="ranges that the search tries", low=1, high=1000)
+    candidates: int = parameter(100, help="widths of a range that the search tries", low=1, high=1000)
     batch: int = parameter(256, quick=64, help="calibration samples to one update of the averaged ranges", low=1)
     end_bits: int = parameter(8, help="bits of the first and the last layer; 0: like the rest", low=0, high=8)
     exempt: str = parameter("", help="patterns of layers that stay in full precision, separated by |")
@@ -75,7 +74,7 @@ class Ptq4dmQuantizer(Quantizer):
             w_symmetric=self.w_symmetric,
             a_symmetric=self.a_symmetric,
         )
-        search = partial(lp_search, p=self.p, candidates=self.candidates)
+        search = partial(lp_search_2d, p=self.p, candidates=self.candidates)
         calibrate_weights(net, search)
         calibrate_activations(
             net,

@@ -35,7 +35,9 @@ def calibrate(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: 
     """Draw a calibration set; it does not depend on the precision, so that methods which differ in bits share it."""
     sampler: CalibrationSampler = stage.component
     context = _context(stage.job, Precision(), progress)
-    sampler.sample(context).save(folder / CALIBRATION)
+    drawn = sampler.sample(context)
+    drawn.require_fits(stage.job.workload)
+    drawn.save(folder / CALIBRATION)
     _write_trace(context, folder)
 
 
@@ -80,10 +82,7 @@ def _load(folder: Path, job: Job) -> nn.Module:
 
 def _calibration(inputs: Mapping[str, Path], job: Job) -> CalibrationSet:
     calibration = CalibrationSet.load(inputs["calibration"] / CALIBRATION)
-    if calibration.workload != job.workload.fingerprint():
-        raise UserError(
-            f"The calibration set was drawn from another model than {job.workload.name}: draw it again with this one."
-        )
+    calibration.require_fits(job.workload)
     return calibration
 
 

@@ -12,7 +12,6 @@ from pqbench.engines.openvino.group_norm import ReducedGroupNorm
 from pqbench.engines.quantized import is_quantized
 from pqbench.errors import UserError
 from pqbench.quantization.attention import quantized_operands
-from pqbench.quantization.grid import per_channel
 from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers, replace_module
 
 _BYTE_LEVELS = 256
@@ -43,7 +42,8 @@ class LoweredLayer(nn.Module):
     """A quantized layer as fake quantization of its input and int8 weights times one scale an output channel.
 
     Weights are kept as code minus zero-point, which fits a signed byte on every grid but the widest asymmetric ones;
-    those stay in float, and the layer shows as float in the executable's `layer_precisions`.
+    those stay in float, and so do weights with a scale for each group of inputs, which int8 kernels cannot apply. Such
+    a layer shows as float in the executable's `layer_precisions`.
     """
 
     steps: Tensor | None
@@ -53,11 +53,14 @@ class LoweredLayer(nn.Module):
         super().__init__()
         self.layer = layer
         self.activation = LoweredActivation(layer.activation)
-        steps = layer.codes.to(torch.int16) - per_channel(layer.weight_zero, layer.codes).to(torch.int16)
+        scale, zero = layer.weight_parameters()
+        steps = layer.codes.to(torch.int16) - zero.to(torch.int16)
         byte = torch.iinfo(torch.int8)
-        fits = layer.grid is not None and bool(((steps >= byte.min) & (steps <= byte.max)).all())
+        fits = (
+            layer.grid is not None and not layer.group_size and bool(((steps >= byte.min) & (steps <= byte.max)).all())
+        )
         self.register_buffer("steps", steps.to(torch.int8) if fits else None)
-        self.register_buffer("scale", per_channel(layer.weight_scale, layer.codes))
+        self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's arithmetic, in the form that is exported."""
@@ -78,6 +81,10 @@ class LoweredActivation(nn.Module):
         self.grid = activation.grid
         if self.grid is None:
             return
+        if activation.dynamic:
+            raise UserError(
+                "OpenVINO executes static activation scales; this model takes one from each token as it comes."
+            )
         if activation.scale.numel() != 1:
             raise UserError("OpenVINO executes one activation scale a layer; this model has one for each time step.")
         self.scale, self.zero = float(activation.scale), int(activation.zero_point)

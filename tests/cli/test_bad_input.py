@@ -1,0 +1,83 @@
+"""Inputs that no quantizer can work with: one sentence each, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pqbench.cli.main import run_command_line
+
+PLUGINS = Path(__file__).parent / "bad_input_plugins.py"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(PLUGINS, tmp_path / "pqbench_plugins.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def run(method: str, workload: str = "tiny") -> int:
+    arguments = ["-w", workload, "-n", "4", "--engines", "none", "-o", "run", "-m", method]
+    return run_command_line(["run", *arguments])
+
+
+def record(label: str) -> dict[str, Any]:
+    lines = Path("run/records.jsonl").read_text().splitlines()
+    return next(found for found in map(json.loads, lines) if found["label"] == label)
+
+
+@pytest.mark.parametrize("bits", ["w=1", "w=9", "a=1", "a=16", "w=0", "a=-4"])
+@pytest.mark.parametrize("method", ["rtn", "ptq4dm"])
+def test_bits_that_no_grid_has(here: Path, capsys: pytest.CaptureFixture[str], method: str, bits: str) -> None:
+    assert run(f"{method}[{bits}]") == 2
+    shown = capsys.readouterr()
+    assert f"{bits} is not a precision: use 2 to 8 bits, or 32" in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("model", "calibrate: The calibration set is drawn from another model; tiny needs this one"),
+        ("resolution", "calibrate: The calibration set is of shape (3, 16, 16); tiny needs (3, 8, 8)"),
+        ("prediction", "calibrate: The calibration set is drawn from a model that predicts v; tiny needs epsilon"),
+        ("empty", "calibrate: A calibration set needs as many time steps as inputs and at least one; it has 0 inputs"),
+        ("nan", "calibrate: The calibration set holds NaN or infinite values: make it again."),
+        ("late", "calibrate: The calibration set is at time steps from 1249 to 1999 of type torch.int64; tiny needs"),
+        ("fractions", "of type torch.float32; tiny needs whole ones from 0 to 999"),
+    ],
+)
+def test_a_calibration_set_that_does_not_fit(
+    here: Path, capsys: pytest.CaptureFixture[str], how: str, reason: str
+) -> None:
+    label = f"rtn[calibration=wrong,how={how}]"
+    assert run(label) == 1
+    found = record(label)
+    assert found["status"] == "failed"
+    assert reason in found["reason"]
+    assert "\n" not in found["reason"]
+    assert found["reason"].count(". ") == 0
+    assert f"{label} seed 0 failed: {found['reason']}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["rtn", "ptq4dm", "rtn[range=lp]", "rtn[range=percentile]"])
+@pytest.mark.parametrize("how", ["zeros", "constant"])
+def test_constant_activations_are_exact_and_no_failure(here: Path, method: str, how: str) -> None:
+    """A range of zero width has a grid on which its one value is exact: a dead input is no reason to stop."""
+    label = f"{method.removesuffix(']')}{',' if '[' in method else '['}calibration=wrong,how={how}]"
+    assert run(label) == 0
+    assert record(label)["status"] == "ok"
+
+
+def test_a_net_without_any_layer_that_can_be_quantized(here: Path) -> None:
+    assert run("rtn", "transposed") == 1
+    assert record("rtn")["reason"] == (
+        "quantize: Nothing is left to quantize: the net has no Conv2d, Conv1d or Linear layer in scope."
+    )
