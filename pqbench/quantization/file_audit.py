@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
 from pqbench.methods.precision import FULL_PRECISION_BITS
-from pqbench.quantization.checkpoint_format import Header, StoredLayer, read_file
+from pqbench.quantization.attention import operand_names
+from pqbench.quantization.checkpoint_format import Header, StoredAttention, StoredLayer, read_file
 
 
 class _Frozen(BaseModel):
@@ -22,6 +23,7 @@ class LayerAudit(_Frozen):
     """One layer with integer weights, a quantized input or both, as the file holds it.
 
     w_scales            scales of its weight: one an output channel, or one a group of weights; 0 for a float weight
+    group_size          input elements that share a scale; 0: all of an output channel
     a_parameter_sets    scales of its input: 1 for a static one, S for a table over S time steps; 0 where the input is
                         in full precision or its range is found at run time
     bytes               of all that it keeps in the file: codes, scales, zero-points, bias
@@ -33,6 +35,17 @@ class LayerAudit(_Frozen):
     w_bits: int
     w_grid: str
     w_scales: int
+    group_size: int
+    a_bits: int
+    a_grid: str
+    a_parameter_sets: int
+    bytes: int
+
+
+class OperandAudit(_Frozen):
+    """One operand of an attention's products (q, k, softmax output, v); the fields are those of a layer's input."""
+
+    name: str
     a_bits: int
     a_grid: str
     a_parameter_sets: int
@@ -54,7 +67,7 @@ class FileAudit(_Frozen):
     facts                        what its writer wanted kept
     weights                      numbers in weights of two or more axes
     average_weight_bits          over all of them; those in floating point count with the width of their type
-    activation_parameter_sets    the most that any layer has
+    activation_parameter_sets    the most that any layer or operand has
     other_bytes                  normalisation, biases of float layers: whatever has one axis or none
     header_bytes                 the rest of the file
     """
@@ -64,6 +77,7 @@ class FileAudit(_Frozen):
     format_version: int
     facts: dict[str, JsonValue]
     layers: tuple[LayerAudit, ...]
+    operands: tuple[OperandAudit, ...]
     float_layers: tuple[FloatLayer, ...]
     weights: int
     average_weight_bits: float
@@ -81,6 +95,7 @@ def audit_file(path: Path) -> FileAudit:
     """
     header, tensors = read_file(path)
     layers = tuple(_layer(stored, tensors) for stored in header.layers)
+    operands = tuple(operand for stored in header.attentions for operand in _operands(stored, tensors))
     rest = _unquantized(header, tensors)
     floats = tuple(_float_layer(name, tensor) for name, tensor in rest.items() if tensor.dim() >= 2)
     counted = [(prod(layer.shape), layer.w_bits) for layer in layers]
@@ -92,10 +107,11 @@ def audit_file(path: Path) -> FileAudit:
         format_version=header.version,
         facts=header.facts,
         layers=layers,
+        operands=operands,
         float_layers=floats,
         weights=sum(count for count, _ in counted),
         average_weight_bits=_average(counted),
-        activation_parameter_sets=max((layer.a_parameter_sets for layer in layers), default=0),
+        activation_parameter_sets=max((each.a_parameter_sets for each in (*layers, *operands)), default=0),
         file_bytes=len(content),
         other_bytes=_bytes(tensor for tensor in rest.values() if tensor.dim() < 2),
         header_bytes=len(content) - _bytes(tensors.values()),
@@ -103,7 +119,7 @@ def audit_file(path: Path) -> FileAudit:
 
 
 def _layer(stored: StoredLayer, tensors: Mapping[str, Tensor]) -> LayerAudit:
-    own = dict(_own(stored, tensors))
+    own = dict(_own(stored.name, tensors))
     scales = {kind: own[f"{kind}scale"].numel() if f"{kind}scale" in own else 0 for kind in ("weight_", "activation.")}
     is_float = stored.w_bits == FULL_PRECISION_BITS
     passes = stored.a_bits == FULL_PRECISION_BITS
@@ -113,6 +129,7 @@ def _layer(stored: StoredLayer, tensors: Mapping[str, Tensor]) -> LayerAudit:
         shape=stored.shape,
         w_bits=stored.w_bits,
         w_grid="float" if is_float else _grid(stored.w_symmetric),
+        group_size=stored.group_size,
         w_scales=0 if is_float else scales["weight_"],
         a_bits=stored.a_bits,
         a_grid="float" if passes else _grid(stored.a_symmetric),
@@ -121,19 +138,34 @@ def _layer(stored: StoredLayer, tensors: Mapping[str, Tensor]) -> LayerAudit:
     )
 
 
+def _operands(stored: StoredAttention, tensors: Mapping[str, Tensor]) -> Iterator[OperandAudit]:
+    for operand, name in operand_names(stored.name).items():
+        own = dict(_own(name, tensors))
+        bits = stored.bits[operand]
+        passes = bits == FULL_PRECISION_BITS
+        yield OperandAudit(
+            name=name,
+            a_bits=bits,
+            a_grid="float" if passes else _grid(stored.symmetric and operand != "softmax"),
+            a_parameter_sets=0 if passes else own["scale"].numel(),
+            bytes=_bytes(own.values()),
+        )
+
+
 def _grid(symmetric: bool) -> str:
     return "symmetric" if symmetric else "asymmetric"
 
 
-def _own(stored: StoredLayer, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    prefix = f"{stored.name}."
+def _own(part: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    prefix = f"{part}."
     for name, tensor in tensors.items():
         if name.startswith(prefix):
             yield name.removeprefix(prefix), tensor
 
 
 def _unquantized(header: Header, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefixes = tuple(f"{stored.name}." for stored in header.layers)
+    operands = (name for stored in header.attentions for name in operand_names(stored.name).values())
+    prefixes = tuple(f"{name}." for name in (*(stored.name for stored in header.layers), *operands))
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from pqbench.bench.audit_cells import CellAudit
-from pqbench.quantization.file_audit import FileAudit, LayerAudit
+from pqbench.quantization.file_audit import FileAudit, LayerAudit, OperandAudit
 
 GAP = 1
 """Spaces between two columns."""
@@ -39,6 +39,7 @@ def print_file(audit: FileAudit) -> None:
     _lines(console, _summary(audit))
     for title, listing in (
         ("Quantized layers", _layers(audit)),
+        ("Attention operands", _operands(audit)),
         ("Layers with weights in floating point", _floats(audit)),
     ):
         if listing.rows:
@@ -104,7 +105,9 @@ def _plain(listing: Listing) -> str:
 
 
 def _summary(audit: FileAudit) -> Iterator[str]:
-    quantized, floats = sum(layer.bytes for layer in audit.layers), sum(layer.bytes for layer in audit.float_layers)
+    quantized = sum(each.bytes for each in (*audit.layers, *audit.operands))
+    floats = sum(layer.bytes for layer in audit.float_layers)
+    operands = sum(operand.a_grid != "float" for operand in audit.operands)
     facts = f", {json.dumps(audit.facts)}" if audit.facts else ""
     rows = (
         ("file", audit.path),
@@ -112,10 +115,11 @@ def _summary(audit: FileAudit) -> Iterator[str]:
         ("sha256", audit.sha256),
         ("weights", f"{audit.weights:,}, {audit.average_weight_bits:.3f} bits each on average"),
         ("layers", f"{len(audit.layers)} quantized, {len(audit.float_layers)} with weights in floating point"),
+        ("attention", f"{operands} operands quantized" if audit.operands else "no operand quantized"),
         ("input grids", _parameter_sets(audit)),
         (
             "bytes",
-            f"{audit.file_bytes:,} = {quantized:,} quantized layers + {floats:,} weights in floating point + "
+            f"{audit.file_bytes:,} = {quantized:,} quantized + {floats:,} weights in floating point + "
             f"{audit.other_bytes:,} other parameters + {audit.header_bytes:,} header",
         ),
     )
@@ -135,7 +139,7 @@ def _layers(audit: FileAudit) -> Listing:
         (
             layer.name,
             f"{layer.operation} {_shape(layer.shape)}",
-            f"{layer.w_bits} {_short(layer.w_grid)}",
+            f"{layer.w_bits} {_short(layer.w_grid)}{f' /{layer.group_size}' if layer.group_size else ''}",
             f"{layer.a_bits} {_short(layer.a_grid)}{_table_size(layer)}",
             f"{layer.bytes:,}",
         )
@@ -144,7 +148,15 @@ def _layers(audit: FileAudit) -> Listing:
     return Listing(("layer", "operation", "weight", "input", "bytes"), rows, frozenset({4}))
 
 
-def _table_size(layer: LayerAudit) -> str:
+def _operands(audit: FileAudit) -> Listing:
+    rows = [
+        (each.name, f"{each.a_bits} {_short(each.a_grid)}{_table_size(each)}", f"{each.bytes:,}")
+        for each in audit.operands
+    ]
+    return Listing(("operand", "input", "bytes"), rows, frozenset({2}))
+
+
+def _table_size(layer: LayerAudit | OperandAudit) -> str:
     """What is said of an input whose range is not a single static one."""
     if layer.a_grid == "float" or layer.a_parameter_sets == 1:
         return ""

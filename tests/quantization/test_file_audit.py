@@ -11,12 +11,31 @@ import torch
 from mini_denoiser import Example, MiniDenoiser
 from torch import nn
 
+from pqbench.contracts import CalibrationSet
 from pqbench.methods.precision import Precision
 from pqbench.quantization.audit import audit
+from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.checkpoint import save_checkpoint
 from pqbench.quantization.file_audit import audit_file
+from pqbench.quantization.observers import MinMax
+from pqbench.quantization.ranges import minmax
+from pqbench.quantization.scope import quantize_layers
+from pqbench.testing.tiny import TinyWorkload
 
 Maker = Callable[..., nn.Module]
+
+
+@pytest.fixture
+def tiny_net() -> nn.Module:
+    """The tiny denoiser with all that version 2 of the format holds but tables."""
+    net, workload = TinyWorkload().denoiser(), TinyWorkload()
+    x_t = torch.randn(4, *workload.shape, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([10, 200, 500, 900])
+    scope = {"attention": True, "softmax_bits": 6, "split_shortcuts": True, "group_size": 16}
+    quantize_layers(net, Precision(4, 4), (x_t, t), **scope)  # type: ignore[arg-type]
+    calibrate_weights(net, minmax)
+    calibrate_activations(net, CalibrationSet(x_t, t, "tiny"), MinMax)
+    return net
 
 
 @pytest.fixture
@@ -74,3 +93,22 @@ def test_half_precision_counts_with_its_width(net: MiniDenoiser, path: Path) -> 
     found = audit_file(path)
     assert found.average_weight_bits == 16
     assert found.layers == ()
+
+
+def test_attention_operands_and_groups_are_in_the_file(tiny_net: nn.Module, path: Path) -> None:
+    save_checkpoint(tiny_net, path)
+    found = audit_file(path)
+    operands = {operand.name.rpartition("attentions.0.")[2]: operand for operand in found.operands}
+    assert {name: (each.a_bits, each.a_grid, each.a_parameter_sets) for name, each in operands.items()} == {
+        "qk_product.q": (4, "asymmetric", 1),
+        "qk_product.k": (4, "asymmetric", 1),
+        "sv_product.softmax": (6, "asymmetric", 1),
+        "sv_product.v": (4, "asymmetric", 1),
+    }
+    # A scale (float32) and a zero-point (a byte), which a softmax does not have.
+    assert [operand.bytes for operand in found.operands] == [5, 5, 4, 5]
+    layers = {layer.name: layer for layer in found.layers}
+    conv = layers["net.conv_in"]
+    assert (conv.group_size, conv.w_scales) == (16, 8 * 2)  # 3x3x3 = 27 inputs: a group of 16 and one of 11
+    parts = [each.bytes for each in (*found.layers, *found.operands, *found.float_layers)]
+    assert sum(parts) + found.other_bytes + found.header_bytes == path.stat().st_size
