@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from pqbench.errors import UserError
 from pqbench.methods.precision import Precision
-from pqbench.quantization.blocks import BlockData, block_names, capture_inputs, capture_outputs
+from pqbench.quantization.block_data import BlockData, capture_inputs, capture_outputs
+from pqbench.quantization.blocks import block_names
 from pqbench.quantization.layers import quantizable_layers
 from pqbench.quantization.scope import quantize_layers
 from pqbench.quantization.tuning import tune
@@ -234,7 +235,7 @@ def test_an_argument_that_varies_without_rows_is_refused(example: tuple[Tensor, 
 _PERMUTED = """
 import torch
 from torch import Tensor, nn
-from pqbench.quantization.blocks import BlockData, capture_inputs, capture_outputs
+from pqbench.quantization.block_data import BlockData, capture_inputs, capture_outputs
 
 class Block(nn.Module):
     def __init__(self):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.blocks import BlockData
+from pqbench.quantization.block_data import BlockData
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.ranges import lp_search
 from pqbench.quantization.tuning import TunableLayer

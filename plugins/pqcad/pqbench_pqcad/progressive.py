@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,8 @@ from torch import nn
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.distillation.training import shuffled_batches
 from pqbench.methods.precision import FULL_PRECISION_BITS
-from pqbench.quantization.blocks import BlockData, block_names, capture_inputs, capture_outputs
+from pqbench.quantization.block_source import BlockSource
+from pqbench.quantization.blocks import block_names
 from pqbench.quantization.scope import quantize_layers, split_patterns
 from pqbench.quantization.tuning import settle, tunable_layers, tune
 from pqbench_pqcad.activations import ActivationStage
@@ -58,10 +60,11 @@ class ProgressiveQuantizer(Quantizer):
     def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
         """Run both stages over all blocks in the order of execution."""
         job = _Job(self, context, net.to(context.device), calibration)
-        if context.precision.w != FULL_PRECISION_BITS:
-            job.stage("weights", self._weight_stage())
-        if context.precision.a != FULL_PRECISION_BITS:
-            job.stage("activations", self._activation_stage())
+        with job.source:
+            if context.precision.w != FULL_PRECISION_BITS:
+                job.stage("weights", self._weight_stage())
+            if context.precision.a != FULL_PRECISION_BITS:
+                job.stage("activations", self._activation_stage())
         return settle(job.net)
 
     def _weight_stage(self) -> StageRun:
@@ -99,12 +102,11 @@ class _Job:
     def __init__(self, settings: ProgressiveQuantizer, context: Context, net: nn.Module, data: CalibrationSet) -> None:
         self.settings = settings
         self.context = context
-        self.x_t = data.x_t.to(context.device)
-        self.t = data.t.to(context.device)
-        example = self.x_t[:2], self.t[:2]
+        x_t, t = data.x_t.to(context.device), data.t.to(context.device)
+        example = x_t[:2], t[:2]
         net.requires_grad_(False)
-        self.blocks = block_names(net, lambda: net(*example))
-        self.targets = capture_outputs(net, self.blocks, self.x_t, self.t)
+        blocks = block_names(net, lambda: net(*example))
+        self.source = BlockSource(net, copy.deepcopy(net), blocks, x_t, t)
         self.trace: list[dict[str, Any]] = context.trace
         exempt = split_patterns(settings.exempt)
         quantize_layers(
@@ -121,19 +123,16 @@ class _Job:
             layer.w_bits = layer.a_bits = FULL_PRECISION_BITS
         self.net = net
         stages = (context.precision.w != FULL_PRECISION_BITS) + (context.precision.a != FULL_PRECISION_BITS)
-        self.progress = BlockProgress(context.progress, len(self.blocks) * stages)
+        self.progress = BlockProgress(context.progress, len(blocks) * stages)
 
     def stage(self, name: str, run: StageRun) -> None:
         """Bring every block to its target, each fed by the prefix that is already quantized."""
         generator = self.context.generator(f"progressive/{name}")
-        for block in self.blocks:
+        for block in self.source.blocks:
             module = self.net.get_submodule(block)
             layers = dict(tunable_layers(module))
             if layers:
-                batches = shuffled_batches(len(self.x_t), self.settings.batch, generator)
-                run(block, module, layers, self._data(block), batches, self.trace)
+                batches = shuffled_batches(len(self.source), self.settings.batch, generator)
+                with self.source.data(block) as data:
+                    run(block, module, layers, data, batches, self.trace)
             self.progress.finished(f"{name}: {block}")
-
-    def _data(self, block: str) -> BlockData:
-        arguments, fixed = capture_inputs(self.net, block, self.x_t, self.t)
-        return BlockData(arguments, fixed, self.targets[block])

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.blocks import BlockData
+from pqbench.quantization.block_data import BlockData
+from pqbench.quantization.reconstruction import reconstruction_step
 from pqbench.quantization.tuning import TunableLayer
 from pqbench_pqcad.detector import MomentumDetector
 
@@ -41,18 +42,17 @@ def optimise_width(
     before         called with the iteration number before each iteration (the smoothing of the transition)
     trace          gets a row at each check of the detector, and one that names the reason when the width is done
     """
-    power = data.target.square().mean().clamp(min=1e-12)
+    power = data.power().clamp(min=1e-12)
+
+    def relative(answer: Tensor, target: Tensor) -> Tensor:
+        return (answer - target).square().mean() / power
+
     event: str = ""
     while not event:
         before(detector.iterations)
-        index = next(batches)
-        error = (data.call(module, index) - data.target[index]).square().mean() / power
-        optimizer.zero_grad(set_to_none=True)
-        error.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        loss = reconstruction_step(module, data, next(batches), optimizer, relative)
         with torch.no_grad():
             moved = float(perturbation())
-        loss = float(error.detach())
         event = detector.update(loss + moved)
         if event or detector.checked:
             trace.append(

@@ -1,0 +1,77 @@
+"""Activation quantizers that learn their step size (LSQ; Esser et al., ICLR 2020), zero-points fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pqbench.quantization.layers import ActivationQuantizer, replace_module
+from pqbench.quantization.learned_step import learned_fake_quantize
+from pqbench.quantization.rounding import is_below
+
+LEAST_SHARE = 0.1
+"""A learned step size does not fall under this share of where it began."""
+
+
+class LearnedInput(nn.Module):
+    """Stands in for an activation quantizer while its step size is learned.
+
+    step   the step size itself, of the shape of the quantizer's scale
+
+    The learning rates of Q-Diffusion are those of the step size, not of its logarithm; so that no large step makes it
+    negative, what is used never falls under a tenth of where it began.
+    """
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        assert quantizer.grid is not None
+        self.quantizer = quantizer
+        self.grid = quantizer.grid
+        self.step = nn.Parameter(quantizer.scale.detach().clone())
+        self._least = LEAST_SHARE * quantizer.scale.detach()
+
+    def used(self) -> Tensor:
+        """The step size that is used."""
+        return torch.maximum(self.step, self._least)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` on the grid, with gradients to it and to the step size."""
+        return learned_fake_quantize(x, self.used(), self.quantizer.zero_point.to(x.dtype), self.grid)
+
+    @torch.no_grad()
+    def settled(self) -> ActivationQuantizer:
+        """The quantizer with the learned step size."""
+        self.quantizer.set(self.used(), self.quantizer.zero_point)
+        return self.quantizer
+
+
+def start_learning_inputs(net: nn.Module, below: str = "") -> dict[str, LearnedInput]:
+    """Replace the activation quantizers that have a grid by learned ones, in place.
+
+    below: only those inside of the module of this name; "": all.
+    """
+    found = [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, ActivationQuantizer) and module.grid is not None and is_below(name, below)
+    ]
+    made = {name: LearnedInput(quantizer) for name, quantizer in found}
+    for name, learned in made.items():
+        replace_module(net, name, learned)
+    return made
+
+
+def settle_inputs(net: nn.Module) -> nn.Module:
+    """Put the activation quantizers back, with what was learned, in place."""
+    for name, learned in list(learned_inputs(net)):
+        replace_module(net, name, learned.settled())
+    return net
+
+
+def learned_inputs(net: nn.Module) -> Iterator[tuple[str, LearnedInput]]:
+    """The learned activation quantizers of a net with their names."""
+    for name, module in net.named_modules():
+        if isinstance(module, LearnedInput):
+            yield name, module
