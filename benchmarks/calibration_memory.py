@@ -74,7 +74,9 @@ def prepared(samples: int, limit: float) -> BlockSource:
 def chosen(source: BlockSource, wanted: list[str]) -> list[str]:
     """The blocks whose number or part of a name is given."""
     return [
-        name for i, name in enumerate(source.blocks) if any(w == str(i) or (w in name and not w.isdigit()) for w in wanted)
+        name
+        for i, name in enumerate(source.blocks)
+        if any(w == str(i) or (w in name and not w.isdigit()) for w in wanted)
     ]
 
 

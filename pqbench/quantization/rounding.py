@@ -45,26 +45,30 @@ def regulariser_slope(h: Tensor, beta: float) -> Tensor:
     return centred.abs().log2_().mul_(beta - 1).exp2_().copysign_(centred).mul_(-2 * beta)
 
 
-def _sigmoid_slope(h: Tensor) -> Tensor:
-    """dh / dV from h itself; 0 where the sigmoid is cut off."""
-    inside = (h > 0) & (h < 1)
-    return (h - GAMMA).mul_(ZETA - h).mul_(inside).div_(ZETA - GAMMA)
+def _soft(v: Tensor) -> tuple[Tensor, Tensor]:
+    """h(V) and dh / dV, which is 0 where the sigmoid is cut off."""
+    stretched = torch.sigmoid(v).mul_(ZETA - GAMMA).add_(GAMMA)
+    # (h - gamma)(zeta - h) / (zeta - gamma), in as few passes over memory as it takes.
+    slope = torch.addcmul(stretched, stretched, stretched, value=-1 / (GAMMA + ZETA))
+    slope = slope.mul_((GAMMA + ZETA) / (ZETA - GAMMA)).sub_(GAMMA * ZETA / (ZETA - GAMMA))
+    slope = torch.ops.aten.hardtanh_backward(slope, stretched, 0, 1)
+    return stretched.clamp_(0, 1), slope
 
 
 class _SoftRound(torch.autograd.Function):
-    """(start + h(V) span, h(V)); only V has a gradient, and only through the first."""
+    """(start + h(V) span, h(V), dh / dV); only V has a gradient, and only through the first."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, start: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
-        h = rectified_sigmoid(v)
-        ctx.save_for_backward(h, span)
-        ctx.mark_non_differentiable(h)
-        return torch.addcmul(start, h, span), h
+    def forward(ctx: Any, v: Tensor, start: Tensor, span: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h, slope = _soft(v)
+        ctx.save_for_backward(slope, span)
+        ctx.mark_non_differentiable(h, slope)
+        return torch.addcmul(start, h, span), h, slope
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        h, span = ctx.saved_tensors
-        return _sigmoid_slope(h).mul_(span).mul_(gradients[0]), None, None
+        slope, span = ctx.saved_tensors
+        return torch.mul(slope, span).mul_(gradients[0]), None, None
 
 
 class SoftRounding(nn.Module):
@@ -93,12 +97,12 @@ class SoftRounding(nn.Module):
         self.register_buffer("start", (down.clamp(grid.low, grid.high) - zero_point) * scale)
         self.register_buffer("span", inside * scale)
         self.v = nn.Parameter(inverse_rectified_sigmoid(fraction))
-        self._h = rectified_sigmoid(self.v.detach())
+        self._h, self._slope = _soft(self.v.detach())
 
     def forward(self) -> Tensor:
         """The soft weight."""
         weight: Tensor
-        weight, self._h = _SoftRound.apply(self.v, self.start, self.span)  # type: ignore[no-untyped-call]
+        weight, self._h, self._slope = _SoftRound.apply(self.v, self.start, self.span)  # type: ignore[no-untyped-call]
         return weight
 
     def regulariser(self, beta: float) -> Tensor:
@@ -113,7 +117,7 @@ class SoftRounding(nn.Module):
         convolution.
         """
         assert self.v.grad is not None
-        self.v.grad.addcmul_(regulariser_slope(self._h, beta), _sigmoid_slope(self._h), value=weight)
+        self.v.grad.addcmul_(regulariser_slope(self._h, beta), self._slope, value=weight)
 
     def codes(self) -> Tensor:
         """The codes, float (whole numbers): up where h(V) is 0.5 or more, which is where V is 0 or more."""

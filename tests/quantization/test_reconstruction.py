@@ -51,7 +51,7 @@ def test_a_cosine_rate_falls_to_nothing() -> None:
 def exhaustive() -> tuple[nn.Linear, Tensor, Tensor]:
     """A linear layer whose inputs are so correlated that rounding to nearest is far from best."""
     with torch.random.fork_rng():
-        torch.manual_seed(4)
+        torch.manual_seed(6)
         linear = nn.Linear(8, 1)
     common = torch.randn(256, 1, generator=generator(1))
     x = common + 0.3 * torch.randn(256, 8, generator=generator(2))
@@ -72,7 +72,7 @@ def test_adaround_finds_what_an_exhaustive_search_finds() -> None:
         answer = x.double().numpy() @ values.T + linear.bias.detach().double().numpy()
         errors.append(float(np.mean((answer - target.double().numpy()) ** 2)))
     rounding = RoundingLayer(layer, weight)
-    descent = Descent(1500, 0.01, batch=64)
+    descent = Descent(800, 0.06, batch=64)
     reconstruct(
         "linear",
         rounding,
@@ -80,7 +80,7 @@ def test_adaround_finds_what_an_exhaustive_search_finds() -> None:
         [rounding.rounding.v],
         descent,
         generator(),
-        regulariser=RoundingPressure([rounding.rounding], descent.iterations, weight=3e-3),
+        regulariser=RoundingPressure([rounding.rounding], descent.iterations, weight=1e-2),
     )
     assert rounding.rounding.undecided() == 0
     found = float((rounding.settled()(x) - target).square().mean())
@@ -114,7 +114,7 @@ def distance(source: BlockSource) -> float:
 def run_weights(inputs: Inputs = "quantized", **changed: Any) -> tuple[BlockSource, float, list[dict[str, Any]]]:
     source, floats = job(changed.pop("precision", "w3a32"))
     before, trace = distance(source), []
-    descent = Descent(**{"iterations": 120, "lr": 0.05, "batch": 16, **changed})
+    descent = Descent(**{"iterations": 60, "lr": 0.1, "batch": 8, **changed})
     with source:
         RoundingStage(descent, weight=1e-3, inputs=inputs).run(source, floats, generator(), trace)
     return source, before, trace
@@ -126,7 +126,7 @@ def test_learned_rounding_is_nearer_to_full_precision_than_rounding_to_nearest(i
     verify(source.net)
     assert distance(source) < 0.7 * before
     assert list(dict.fromkeys(row["block"] for row in trace)) == source.blocks
-    assert [row["iteration"] for row in trace[:10]] == list(range(12, 121, 12))
+    assert [row["iteration"] for row in trace[:10]] == list(range(6, 61, 6))
 
 
 def test_only_the_rounding_of_weights_changes() -> None:
@@ -157,7 +157,7 @@ def test_layers_alone_can_be_reconstructed_as_well() -> None:
     order = ["embed", "conv_in", "down", "attention.qkv", "attention.out", "conv_out"]
     layers = BlockSource(source.net, source.reference, order, *samples())
     with layers:
-        RoundingStage(Descent(120, 0.05, 16), weight=1e-3).run(layers, floats, generator(), [])
+        RoundingStage(Descent(60, 0.1, 8), weight=1e-3).run(layers, floats, generator(), [])
     assert distance(layers) < 0.8 * before
 
 
@@ -200,9 +200,14 @@ def test_exempt_layers_are_left_and_their_blocks_passed_over() -> None:
 
 def test_activations_come_back_on_also_after_an_error() -> None:
     net = job("w3a4")[0].net
-    with pytest.raises(ZeroDivisionError), activations_off(net):
-        assert {layer.activation.bits for _, layer in quantized_layers(net)} == {32}
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with activations_off(net):
+            assert {layer.activation.bits for _, layer in quantized_layers(net)} == {32}
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert {layer.activation.bits for _, layer in quantized_layers(net)} == {4}
 
 
@@ -224,7 +229,9 @@ def test_a_linear_layer_is_brought_to_the_least_squares_solution() -> None:
 
 def test_an_explosion_names_the_block_the_iteration_and_what_to_lower() -> None:
     x = torch.randn(64, 5, generator=generator(1))
-    with pytest.raises(UserError, match=r"block up\.3 failed at iteration [1-9]\d* of 50: .* Lower its learning rate, 10000"):
+    with pytest.raises(
+        UserError, match=r"block up\.3 failed at iteration [1-9]\d* of 50: .* Lower its learning rate, 10000"
+    ):
         lone_parameter(x, x, 1e4)
 
 

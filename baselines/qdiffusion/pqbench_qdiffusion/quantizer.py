@@ -79,7 +79,7 @@ class QDiffusionQuantizer(Quantizer):
     a_iterations: int = parameter(
         250, quick=15, full=5000, low=0, high=1_000_000, help="iterations of learning a block's step sizes; 0: none"
     )
-    a_lr: float = parameter(1e-3, quick=2e-3, full=4e-4, low=0, high=10, help="peak learning rate of step sizes")
+    a_lr: float = parameter(1e-3, full=4e-4, low=0, high=10, help="peak learning rate of step sizes")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
     mixed: bool = parameter(False, help="round with convolutions in bfloat16: faster where the hardware has it")
     memory: float = parameter(1.0, low=0, help="GiB of block inputs and outputs kept in memory; the rest goes to disk")
