@@ -6,7 +6,7 @@
 
 The block is DIR's own residual block of its CIFAR-10 model (two 3x3 convolutions and a time projection), with the same
 random weights, cached inputs, batch and iterations for both, AdaRound with the published settings at W4. They take
-turns in one process. Three lines a shape: the released code; ours in float32; ours with bfloat16 convolutions (`mixed`).
+turns in one process. Three lines a shape: the released code; ours; ours with bfloat16 convolutions (`mixed`).
 The released code keeps its dropout on (0.1), as it does when it is run; its loop is written for a GPU, so its moves
 "to cuda" are answered with the tensor itself when there is none. Its own caching of inputs is not timed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -130,7 +131,7 @@ class QDiffusionQuantizer(Quantizer):
         """Ranges of a few samples, each layer seeing what the quantized ones before it make of them."""
         order = torch.randperm(len(calibration), generator=context.generator("qdiffusion/ranges"))
         chosen = order[: self.a_samples]
-        sample = CalibrationSet(calibration.x_t[chosen], calibration.t[chosen], calibration.workload)
+        sample = dataclasses.replace(calibration, x_t=calibration.x_t[chosen], t=calibration.t[chosen])
         rule = _searched if self.activations == "mse" else magnitude if self.a_symmetric else minmax
         calibrate_activations(
             net,
