@@ -72,9 +72,9 @@ class QDiffusionQuantizer(Quantizer):
     a_symmetric: bool = parameter(True, help="activation grids around zero")
     a_samples: int = parameter(64, help="calibration samples that activation ranges start from", low=1)
     iterations: int = parameter(
-        500, quick=30, full=20_000, low=0, high=1_000_000, help="iterations of rounding a block; 0: to nearest"
+        500, quick=60, full=20_000, low=0, high=1_000_000, help="iterations of rounding a block; 0: to nearest"
     )
-    lr: float = parameter(0.01, quick=0.1, full=1e-3, low=0, high=10, help="learning rate of rounding")
+    lr: float = parameter(0.01, quick=0.03, full=1e-3, low=0, high=10, help="learning rate of rounding")
     regulariser: float = parameter(0.01, low=0, high=1000, help="weight of the rounding regulariser")
     warmup: float = parameter(0.2, low=0, high=1, help="share of the iterations without the regulariser")
     a_iterations: int = parameter(
