@@ -13,7 +13,7 @@ from pqbench.diffusion.ddim import ddim_step, successors
 from pqbench.diffusion.noise import initial_noise
 from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.errors import UserError
-from pqbench.quantization.blocks import first_tensor
+from pqbench.quantization.block_data import first_tensor
 from pqbench.quantization.diagnostics_result import Diagnosis
 from pqbench.quantization.layers import quantizable_layers
 
