@@ -17,7 +17,7 @@ from pqbench.contracts import CalibrationSet, Context, Precision
 from pqbench.contracts.parameters import resolve
 from pqbench.errors import UserError
 from pqbench.quantization.grid import Grid
-from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.layers import activation_quantizers, quantized_layers
 from pqbench.quantization.verify import verify
 from pqbench.testing.tiny import TinyWorkload
 
@@ -137,6 +137,33 @@ def test_ends_and_exemptions_are_options(calibration: CalibrationSet) -> None:
     assert {name for name, layer in layers.items() if layer.w_bits == 8} == {"net.conv_in", "net.conv_out"}
     with pytest.raises(UserError, match="matches no layer"):
         quantize(calibration, exempt="nothing*")
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("attention", [True, False])
+def test_split_shortcuts_and_attention_operands_take_part_or_not(
+    calibration: CalibrationSet, held_out: CalibrationSet, split: bool, attention: bool
+) -> None:
+    start, net = (
+        quantize(calibration, 4, 8, split=split, attention=attention, iterations=count, a_iterations=count)
+        for count in (0, 8)
+    )
+    verify(net)
+    parts = {name: layer for name, layer in quantized_layers(net) if ".parts." in name}
+    operands = {name: quantizer for name, quantizer in activation_quantizers(net) if "_product." in name}
+    assert bool(parts) == split
+    assert {quantizer.bits for quantizer in operands.values()} == ({8} if attention else set())
+    assert error(net, held_out) < 1.1 * error(start, held_out)
+    before = dict(activation_quantizers(start))
+    learned = [*operands, *(f"{name}.activation" for name in parts)]
+    scales = {name: quantizer.scale for name, quantizer in activation_quantizers(net)}
+    assert all(not torch.equal(scales[name], before[name].scale) for name in learned)
+
+
+def test_the_softmax_has_its_own_bits(calibration: CalibrationSet) -> None:
+    net = quantize(calibration, attention=True, softmax_bits=5, iterations=0)
+    bits = {name.rsplit(".", 1)[1]: q.bits for name, q in activation_quantizers(net) if "_product." in name}
+    assert bits == {"q": 4, "k": 4, "v": 4, "softmax": 5}
 
 
 def test_progress_counts_the_blocks_of_both_stages_and_the_trace_names_them(calibration: CalibrationSet) -> None:

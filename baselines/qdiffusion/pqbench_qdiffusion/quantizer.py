@@ -107,9 +107,6 @@ class QDiffusionQuantizer(Quantizer):
         return net
 
     def _scope(self, context: Context, net: nn.Module, example: tuple[Tensor, Tensor]) -> None:
-        scope: dict[str, Any] = {"attention": True, "softmax_bits": self.softmax_bits} if self.attention else {}
-        if self.split:
-            scope["split_shortcuts"] = True
         quantize_layers(
             net,
             context.precision,
@@ -118,7 +115,9 @@ class QDiffusionQuantizer(Quantizer):
             exempt=split_patterns(self.exempt),
             w_symmetric=False,
             a_symmetric=self.a_symmetric,
-            **scope,
+            attention=self.attention,
+            softmax_bits=self.softmax_bits,
+            split_shortcuts=self.split,
         )
 
     def _round(self, context: Context, source: BlockSource, floats: dict[str, Tensor], progress: _Progress) -> None:
