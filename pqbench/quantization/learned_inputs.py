@@ -38,7 +38,8 @@ class LearnedInput(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` on the grid, with gradients to it and to the step size."""
-        return learned_fake_quantize(x, self.used(), self.quantizer.zero_point.to(x.dtype), self.grid)
+        step, zero = (self.quantizer.current(values, x) for values in (self.used(), self.quantizer.zero_point))
+        return learned_fake_quantize(x, step, zero.to(x.dtype), self.grid)
 
     @torch.no_grad()
     def settled(self) -> ActivationQuantizer:
@@ -50,17 +51,21 @@ class LearnedInput(nn.Module):
 def start_learning_inputs(net: nn.Module, below: str = "") -> dict[str, LearnedInput]:
     """Replace the activation quantizers that have a grid by learned ones, in place.
 
-    below: only those inside of the module of this name; "": all.
+    Those with a grid a token have no step size to learn. below: only those inside of the module of this name; "": all.
     """
     found = [
         (name, module)
         for name, module in net.named_modules()
-        if isinstance(module, ActivationQuantizer) and module.grid is not None and is_below(name, below)
+        if isinstance(module, ActivationQuantizer) and _has_step(module) and is_below(name, below)
     ]
     made = {name: LearnedInput(quantizer) for name, quantizer in found}
     for name, learned in made.items():
         replace_module(net, name, learned)
     return made
+
+
+def _has_step(quantizer: ActivationQuantizer) -> bool:
+    return quantizer.grid is not None and not quantizer.dynamic
 
 
 def settle_inputs(net: nn.Module) -> nn.Module:

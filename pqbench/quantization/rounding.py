@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.grid import Grid, per_channel
+from pqbench.quantization.grid import Grid
 from pqbench.quantization.layers import QuantizedLayer, quantized_layers, replace_module
 
 GAMMA, ZETA = -0.1, 1.1
@@ -139,7 +139,7 @@ class RoundingLayer(nn.Module):
         super().__init__()
         assert layer.grid is not None
         self.layer = layer
-        self._scale, self._zero = (per_channel(value, weight) for value in (layer.weight_scale, layer.weight_zero))
+        self._scale, self._zero = layer.weight_parameters()
         self.rounding = SoftRounding(weight, self._scale, self._zero, layer.grid)
 
     def forward(self, x: Tensor) -> Tensor:

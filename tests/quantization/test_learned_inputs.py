@@ -76,3 +76,7 @@ def test_full_precision_inputs_are_left_alone(quantized: Make) -> None:
 def test_only_inputs_below_the_module_are_replaced(quantized: Make) -> None:
     net = quantized("w4a4")
     assert set(start_learning_inputs(net, "attention")) == {"attention.qkv.activation", "attention.out.activation"}
+
+
+def test_a_grid_a_token_has_no_step_size_to_learn() -> None:
+    assert start_learning_inputs(nn.Sequential(ActivationQuantizer(4, dynamic=True))) == {}

@@ -163,6 +163,23 @@ def test_a_settled_layer_answers_as_the_decided_one(symmetric: bool) -> None:
     torch.testing.assert_close(settled(x), decided, rtol=1e-5, atol=1e-6)
 
 
+def test_a_layer_with_groups_is_rounded_on_the_scales_of_its_groups() -> None:
+    linear, grid = nn.Linear(8, 3), Grid(4)
+    weight = linear.weight.detach()
+    quantized = QuantizedLayer(linear, 4, 32, False, group_size=4)
+    scale, zero = minmax(weight.reshape(6, 4), grid)
+    quantized.freeze(weight, scale.view(3, 2), zero.view(3, 2))
+    before = quantized.codes.clone()
+    layer = RoundingLayer(quantized, weight)
+    low, high = (-zero * scale)[:, None], ((15 - zero) * scale)[:, None]  # the rounded zero-point moves both ends
+    within = torch.minimum(torch.maximum(weight.reshape(6, 4), low), high).view(3, 8)
+    torch.testing.assert_close(layer.rounding().detach(), within, rtol=1e-4, atol=1e-5)
+    settled = layer.settled()
+    verify(nn.Sequential(settled))
+    assert torch.equal(settled.codes, before)
+    assert torch.equal(settled.weight_scale, scale.view(3, 2))
+
+
 def test_only_what_is_asked_for_is_replaced() -> None:
     net = nn.ModuleDict({name: rounding_layer()[0].settled() for name in ("block", "blocks", "other")})
     weights = {name: net.get_submodule(name).weight.clone() for name in ("block", "blocks")}
