@@ -100,6 +100,7 @@ def audit_file(path: Path) -> FileAudit:
     floats = tuple(_float_layer(name, tensor) for name, tensor in rest.items() if tensor.dim() >= 2)
     counted = [(prod(layer.shape), layer.w_bits) for layer in layers]
     counted += [(prod(layer.shape), layer.bits) for layer in floats]
+    sets = [layer.a_parameter_sets for layer in layers] + [operand.a_parameter_sets for operand in operands]
     content = path.read_bytes()
     return FileAudit(
         path=str(path),
@@ -111,7 +112,7 @@ def audit_file(path: Path) -> FileAudit:
         float_layers=floats,
         weights=sum(count for count, _ in counted),
         average_weight_bits=_average(counted),
-        activation_parameter_sets=max((each.a_parameter_sets for each in (*layers, *operands)), default=0),
+        activation_parameter_sets=max(sets, default=0),
         file_bytes=len(content),
         other_bytes=_bytes(tensor for tensor in rest.values() if tensor.dim() < 2),
         header_bytes=len(content) - _bytes(tensors.values()),

@@ -105,7 +105,7 @@ def _plain(listing: Listing) -> str:
 
 
 def _summary(audit: FileAudit) -> Iterator[str]:
-    quantized = sum(each.bytes for each in (*audit.layers, *audit.operands))
+    quantized = sum(layer.bytes for layer in audit.layers) + sum(operand.bytes for operand in audit.operands)
     floats = sum(layer.bytes for layer in audit.float_layers)
     operands = sum(operand.a_grid != "float" for operand in audit.operands)
     facts = f", {json.dumps(audit.facts)}" if audit.facts else ""
