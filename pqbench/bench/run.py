@@ -21,7 +21,7 @@ from pqbench.bench.progress import RunProgress
 from pqbench.bench.records import Manifest, Record, StageRun
 from pqbench.bench.store import RunFolder
 from pqbench.errors import UserError
-from pqbench.evaluation.quality import check_acceptance
+from pqbench.evaluation.quality import acceptance_note, check_acceptance
 from pqbench.files import write_atomically
 from pqbench.registry import Registry
 
@@ -122,7 +122,10 @@ class Runner:
             return record
         fd = record.metrics["fd"]
         complaint = check_acceptance(cell.job.workload, cell.job.steps, fd.n, fd.value)
-        return record.model_copy(update={"status": "failed", "reason": complaint}) if complaint else record
+        if complaint:
+            return record.model_copy(update={"status": "failed", "reason": complaint})
+        note = acceptance_note(cell.job.workload, cell.job.steps, fd.n, fd.value)
+        return record.model_copy(update={"notes": (*record.notes, note)})
 
     def _failed(self, cell: Cell, done: list[StageRun], error: CellError) -> Record:
         log = Path("logs") / f"{file_name(cell)}.txt"

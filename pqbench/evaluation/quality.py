@@ -89,10 +89,7 @@ def paired_metric(images: Tensor, fp_images: Tensor, protocol: Protocol) -> Metr
 
 
 def check_acceptance(workload: Workload, steps: int, n: int, fd: float) -> str:
-    """One sentence when the full-precision model's distance lies outside the workload's window, else nothing.
-
-    Nothing is said either where the workload has no window for this number of steps and images.
-    """
+    """One sentence when the full-precision model's distance lies outside the workload's window, else nothing."""
     for window in workload.acceptance():
         if (window.steps, window.n) == (steps, n) and not window.low <= fd <= window.high:
             return (
@@ -101,3 +98,11 @@ def check_acceptance(workload: Workload, steps: int, n: int, fd: float) -> str:
                 "this installation or protocol differs from the one that made the window, so no method is comparable."
             )
     return ""
+
+
+def acceptance_note(workload: Workload, steps: int, n: int, fd: float) -> str:
+    """What a reader must know of an accepted full-precision model: in which window it lies, or that there is none."""
+    for window in workload.acceptance():
+        if (window.steps, window.n) == (steps, n):
+            return f"{workload.distance} {fd:.2f} lies in its acceptance window, {window.low:.2f} to {window.high:.2f}."
+    return f"No acceptance window is known for {n} images in {steps} steps: the full-precision model is unchecked."

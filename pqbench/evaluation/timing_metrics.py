@@ -11,6 +11,8 @@ BUSY_SHARE = 0.1
 """Other processes that take more of the machine than this make a timing noisy."""
 TAIL_RATIO = 1.5
 """So does a 95th percentile this many times the median."""
+SLOW_RUN_RATIO = 1.5
+"""So do whole runs that take this many times what their steps take by themselves, or the other way round."""
 
 
 def metrics_of(spec: TimingSpec, result: TimingResult) -> dict[str, Metric]:
@@ -40,7 +42,7 @@ def _latency(spec: TimingSpec, result: TimingResult, times: BatchTimes, calls: C
         "compile_seconds": times.compile_seconds,
         "load_average": result.load_average,
         "other_work": times.other_work,
-        "noisy": is_noisy(times, calls),
+        "noisy": is_noisy(times, calls, spec.steps),
         "protocol": protocol.facts,
     }
     return Metric(
@@ -53,9 +55,14 @@ def _latency(spec: TimingSpec, result: TimingResult, times: BatchTimes, calls: C
     )
 
 
-def is_noisy(times: BatchTimes, calls: CallTimes) -> bool:
-    """Whether a latency should be measured again on a quieter machine."""
-    return times.other_work > BUSY_SHARE or calls.p95 > TAIL_RATIO * calls.median
+def is_noisy(times: BatchTimes, calls: CallTimes, steps: int) -> bool:
+    """Whether a latency should be measured again on a quieter machine.
+
+    A machine that slows down for all runs of one kind shows no tail in them, but runs and their steps then disagree.
+    """
+    together, alone = times.sampling.median, steps * times.step.median
+    disagree = max(together, alone) > SLOW_RUN_RATIO * min(together, alone)
+    return times.other_work > BUSY_SHARE or calls.p95 > TAIL_RATIO * calls.median or disagree
 
 
 def _memory(spec: TimingSpec, result: TimingResult, memory: MemoryUse) -> Metric:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pqbench.bench.records import Manifest, Record
 from pqbench.report.estimates import Estimate
+from pqbench.report.measures import latency_place
 from pqbench.report.rows import Group
 
 HASH = re.compile(r"[0-9a-f]{40,}")
@@ -47,11 +48,21 @@ def _extractor(group: Group, manifest: Manifest) -> str:
 
 def _protocol_lines(group: Group, manifest: Manifest) -> Iterator[str]:
     """Everything that each protocol in the section fixes."""
-    used = dict.fromkeys(m.protocol for record in group.records for m in record.metrics.values())
-    for protocol in used:
+    used: dict[str, dict[str, None]] = {}
+    for record in group.records:
+        for name, metric in record.metrics.items():
+            used.setdefault(metric.protocol, {})[_family(name)] = None
+    for protocol, families in used.items():
         facts = ", ".join(f"{key} {_shown(value)}" for key, value in _flat(manifest.protocols.get(protocol, {})))
         if facts:
-            yield f"Protocol {protocol} fixes: {facts}."
+            yield f"Protocol {protocol} ({'; '.join(families)}) fixes: {facts}."
+
+
+def _family(metric: str) -> str:
+    """What a metric's protocol is for, as readers see it in the headings."""
+    if metric.startswith("latency_"):
+        return "{}, batch {}".format(*latency_place(metric))
+    return {"peak_memory_bytes": "peak memory"}.get(metric, "quality")
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -78,7 +89,8 @@ def _verdict(group: Group, distance: str) -> Iterator[str]:
         words = [ranked[0][1]]
         for (better, _), (worse, name) in pairwise(ranked):
             words += ["<" if better.surely_better_than(worse) else "≈", name]
-        yield f"By {distance} (a < b: a is better; a ≈ b: the intervals overlap, no evidence): {' '.join(words)}."
+        reading = "of neighbours, a < b: a is better; a ≈ b: the intervals overlap, no evidence"
+        yield f"By {distance} ({reading}): {' '.join(words)}."
 
 
 def _reading(group: Group) -> Iterator[str]:

@@ -10,6 +10,8 @@ from pqbench.bench.records import Metric, Record
 from pqbench.report.measures import LATENCY, latency_place
 from pqbench.report.rows import quality_protocol
 
+INTEGERS = ("stored_bytes", "peak_memory_bytes", "cost_peak_memory_bytes")
+
 FlatValue = str | int | float | None
 
 COLUMNS = (
@@ -42,6 +44,8 @@ COLUMNS = (
     "protocol",
     "n",
     "cell",
+    "latency_batch",
+    "latency_noisy",
 )
 """Names of the columns, in order. Columns are only ever added, at the end."""
 
@@ -73,6 +77,7 @@ def _flat_row(record: Record) -> dict[str, FlatValue]:
     row: dict[str, FlatValue] = dict.fromkeys(COLUMNS)
     row |= {name: getattr(record, name) for name in COLUMNS if name in Record.model_fields}
     row |= {name: record.metrics[name].value for name in COLUMNS if name in record.metrics}
+    row |= {name: int(record.metrics[name].value) for name in INTEGERS if name in record.metrics}
     row |= _intervals(record) | _latency(record) | _audit(record)
     row["protocol"] = quality_protocol(record)
     row["n"] = record.metrics["fd"].n if "fd" in record.metrics else None
@@ -94,6 +99,8 @@ def _latency(record: Record) -> dict[str, FlatValue]:
     return {
         "latency_engine": engine,
         "latency_ms_per_image": per_image.value,
+        "latency_batch": 1,
+        "latency_noisy": bool(per_image.detail.get("noisy")),
         "latency_ms_per_step": None if per_step is None else per_step.value,
     }
 

@@ -1,4 +1,4 @@
-"""What has to be said about single rows: failures, layers that are not at the stated bits, deviations from papers."""
+"""What has to be said about single rows: failures, layers not at the stated bits, noisy timings, deviations."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from pqbench.bench.records import Audit
+from pqbench.report.measures import LATENCY, latency_place
 from pqbench.report.rows import Row
 
-LONGEST_LIST = 8
+LONGEST_LIST = 64
+"""Names in one footnote. The bundled net's layers all fit: what stays in full precision is listed, never silent."""
 
 
 class Footnotes:
@@ -34,6 +36,8 @@ def footnotes_of(row: Row) -> Iterator[str]:
     if row.precision.quantizes:
         for audit in audits:
             yield from _exempt(Audit.model_validate_json(audit))
+        yield from _executed(row)
+    yield from _noisy(row)
     yield from dict.fromkeys(_deviations(row))
     yield from dict.fromkeys(note for record in row.records for note in record.notes)
 
@@ -59,6 +63,30 @@ def _exempt(audit: Audit) -> Iterator[str]:
         yield f"Not at the stated bits: {lists}."
     if audit.full_precision_operations:
         yield f"Operations in floating point: {_listed(audit.full_precision_operations)}."
+
+
+def _executed(row: Row) -> Iterator[str]:
+    """The arithmetic that an engine really used: the latency of a W4A4 row may be that of 8-bit kernels."""
+    ran: dict[str, dict[str, int]] = {}
+    for record in row.finished:
+        for name, metric in record.metrics.items():
+            if name.startswith(LATENCY) and metric.detail.get("layer_precisions"):
+                ran[latency_place(name)[0]] = metric.detail["layer_precisions"]
+    for engine, layers in ran.items():
+        counts = ", ".join(f"{number} in {kind}" for kind, number in sorted(layers.items()))
+        yield f"Arithmetic of {engine}, read back from what ran: layers {counts}."
+
+
+def _noisy(row: Row) -> Iterator[str]:
+    busiest: dict[str, float] = {}
+    for record in row.finished:
+        for name, metric in record.metrics.items():
+            if name.startswith(LATENCY) and metric.detail.get("noisy"):
+                place = "{} batch {}".format(*latency_place(name))
+                busiest[place] = max(busiest.get(place, 0.0), float(metric.detail.get("other_work", 0.0)))
+    if busiest:
+        places = ", ".join(f"{place} (other work {share:.0%})" for place, share in busiest.items())
+        yield f"Noisy latency of {row.label}, to be measured again on a quiet machine: {places}."
 
 
 def _deviations(row: Row) -> Iterator[str]:

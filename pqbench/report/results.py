@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pqbench.bench.records import Manifest, Record
 from pqbench.report.caption import caption
@@ -70,10 +71,14 @@ def _column_cells(measure: Measure, rows: Sequence[Row]) -> list[Cell]:
     are_counts = all(float(estimate.value).is_integer() and estimate.low is None for estimate in there)
     places = 0 if are_counts else decimals(estimate.value for estimate in there)
     best = _best(measure, rows, estimates)
-    return [
+    cells = [
         Cell() if estimate is None else _number(estimate, places, measure.shows_interval, is_best=position == best)
         for position, estimate in enumerate(estimates)
     ]
+    if best is not None and sum(cell.text == cells[best].text for cell in cells) > 1:
+        # Nothing stands out that reads the same.
+        cells[best] = replace(cells[best], is_best=False)
+    return cells
 
 
 def _number(estimate: Estimate, places: int, shows_interval: bool, is_best: bool) -> Cell:

@@ -86,4 +86,12 @@ def test_noise_is_flagged(other_work: float, p95: float, noisy: bool) -> None:
     times = BatchTimes(
         batch=1, compile_seconds=1, step=calls, sampling=calls, layer_precisions={}, other_work=other_work
     )
-    assert is_noisy(times, calls) is noisy
+    assert is_noisy(times, calls, steps=1) is noisy
+
+
+@pytest.mark.parametrize(("run", "noisy"), [(22.0, False), (44.0, True), (11.0, True)])
+def test_runs_that_do_not_take_what_their_steps_take_are_noise(run: float, noisy: bool) -> None:
+    """All runs equally slow have no tail: 20 steps of 1 s must take about 20 s."""
+    step, sampling = (CallTimes(first=t, median=t, p95=t, runs=10) for t in (1.0, run))
+    times = BatchTimes(batch=1, compile_seconds=1, step=step, sampling=sampling, layer_precisions={}, other_work=0.0)
+    assert is_noisy(times, sampling, steps=20) is noisy

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from report_runs import (
     OTHER_PROTOCOL,
     PROTOCOL,
+    TIMING,
     full_precision,
     make_audit,
     make_manifest,
@@ -26,7 +27,7 @@ from rich.console import Console
 from scipy import stats
 
 from pqbench.bench.records import Manifest, Record
-from pqbench.report.cells import COLUMNS, cells_csv
+from pqbench.report.cells import COLUMNS, cells_csv, flat_rows
 from pqbench.report.estimates import Estimate, over_seeds
 from pqbench.report.json_document import json_document
 from pqbench.report.numbers import decimals, fixed
@@ -105,9 +106,33 @@ def test_exempt_layers_and_deviations_are_footnotes(records: list[Record]) -> No
 
 
 def test_long_lists_of_layers_are_counted() -> None:
-    audit = make_audit(5, 5).model_copy(update={"full_precision_layers": tuple(f"l{i}" for i in range(20))})
+    audit = make_audit(5, 5).model_copy(update={"full_precision_layers": tuple(f"l{i}" for i in range(70))})
     section = only([make_record("rtn", metrics=make_metrics(50, 9, 1, 9), audit=audit)])
-    assert any("l7 and 12 more (20 in all" in note for note in section.footnotes)
+    assert any("l63 and 6 more (70 in all" in note for note in section.footnotes)
+
+
+def test_a_latency_says_in_what_arithmetic_and_whether_on_a_busy_machine() -> None:
+    latency = metric(9.0, protocol=TIMING)
+    quiet = latency.model_copy(update={"detail": {"layer_precisions": {"u8": 63, "f32": 2}, "noisy": False}})
+    busy = latency.model_copy(
+        update={"detail": {"layer_precisions": {"u8": 63, "f32": 2}, "noisy": True, "other_work": 0.52}}
+    )
+    metrics = make_metrics(50, None, 1, 9)
+    metrics |= {"latency_ms_per_image@openvino/1": quiet, "latency_ms_per_image@openvino/16": busy}
+    record = make_record("rtn", metrics=metrics)
+    notes = only([record]).footnotes
+    assert "Arithmetic of openvino, read back from what ran: layers 2 in f32, 63 in u8." in notes
+    (noisy,) = (note for note in notes if note.startswith("Noisy"))
+    assert "openvino batch 16 (other work 52%)" in noisy
+    assert "batch 1 " not in noisy
+    assert (flat_rows([record])[0]["latency_batch"], flat_rows([record])[0]["latency_noisy"]) == (1, False)
+
+
+def test_what_reads_the_same_does_not_stand_out() -> None:
+    rows = [make_record(name, metrics=make_metrics(50, 9, size, 9)) for name, size in (("a", 1.4041), ("b", 1.4049))]
+    sizes = [cell(only(rows), name, "stored_bytes") for name in ("a", "b")]
+    assert sizes[0].text == sizes[1].text
+    assert not any(size.is_best for size in sizes)
 
 
 def test_two_protocols_never_share_a_column() -> None:

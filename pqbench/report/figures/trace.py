@@ -15,7 +15,8 @@ from pqbench.bench.records import Record
 from pqbench.report.figures.style import COLOURS, FAINT, INK, ImageFormat, drawn
 
 STAGE = "quantize"
-MOST_NAMED_BLOCKS = 24
+NAMED_SHARE = 0.035
+"""Blocks that take less than this share of the axis have no room for a name; their bands still show them."""
 CURVES = {"loss": (COLOURS[5], 0.8), "perturbation": (COLOURS[2], 0.8), "momentum": (COLOURS[1], 1.6)}
 """Colour and width of each line that the trace may hold."""
 
@@ -31,30 +32,32 @@ def quantization_trace(record: Record, form: ImageFormat = "png") -> bytes | Non
     if not rows:
         return None
 
+    places = _places(rows)
+
     def draw(figure: Figure) -> None:
         bits, loss = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-        _draw_bits(bits, rows)
-        _draw_loss(loss, rows)
+        _draw_bits(bits, rows, places)
+        _draw_loss(loss, rows, places)
         for axes in (bits, loss):
-            _draw_blocks(axes, rows)
-        _name_blocks(bits, rows)
+            _draw_blocks(axes, rows, places)
+        _name_blocks(bits, rows, places)
         figure.suptitle(f"{record.label} {record.precision}, seed {record.seed}", x=0.02, ha="left", fontsize=10)
 
     return drawn(draw, (10.0, 5.4), form)
 
 
-def _draw_bits(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    axes.step(range(len(rows)), _series(rows, "width"), where="mid", color=INK, linewidth=1.4)
+def _draw_bits(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[float]) -> None:
+    axes.step(places, _series(rows, "width"), where="pre", color=INK, linewidth=1.4)
     axes.set_ylabel("bits")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[float]) -> None:
     for key, (colour, width) in CURVES.items():
         values = _series(rows, key)
         if any(math.isfinite(value) for value in values):
-            axes.plot(values, color=colour, linewidth=width, label=key)
-    events = [i for i, row in enumerate(rows) if row.get("event")]
+            axes.plot(places, values, color=colour, linewidth=width, label=key)
+    events = [place for place, row in zip(places, rows, strict=True) if row.get("event")]
     if events:
         axes.plot(
             events, [0.02] * len(events), "|", color=INK, transform=axes.get_xaxis_transform(), label="transition"
@@ -63,25 +66,29 @@ def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.set_yscale("log", nonpositive="mask")
         axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("relative to full precision")
-    axes.set_xlabel("iterations, block after block")
+    axes.set_xlabel("iterations, block after block (names: the blocks with room for one)")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4)
 
 
-def _draw_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[float]) -> None:
     axes.grid(axis="x", visible=False)
-    for position, (_, start, end) in enumerate(_spans(rows)):
+    for position, (_, start, end) in enumerate(_spans(rows, places)):
         if position % 2:
-            axes.axvspan(start - 0.5, end - 0.5, color="#F3F3F3", zorder=0)
+            axes.axvspan(start, end, color="#F3F3F3", zorder=0)
 
 
-def _name_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    spans = list(_spans(rows))
-    every = math.ceil(len(spans) / MOST_NAMED_BLOCKS)
-    for name, start, end in spans[::every]:
+def _name_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[float]) -> None:
+    room = NAMED_SHARE * max(places)
+    last = -math.inf
+    for name, start, end in _spans(rows, places):
+        middle = (start + end) / 2
+        if middle - last < room:
+            continue
+        last = middle
         axes.annotate(
             name,
-            ((start + end - 1) / 2, 1.02),
+            (middle, 1.02),
             xycoords=axes.get_xaxis_transform(),
             rotation=35,
             fontsize=7,
@@ -91,12 +98,29 @@ def _name_blocks(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _spans(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int]]:
-    """(name, first row, row behind its last) of each run of rows that belong to one block and stage."""
-    start = 0
+def _places(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """How many iterations had been done at each row, over all blocks and widths before it.
+
+    A row counts from the start of its width; rows without a count are one iteration each.
+    """
+    places: list[float] = []
+    before = 0.0
+    for _, members in groupby(rows, key=lambda row: (row.get("stage"), row.get("block"), row.get("width"))):
+        counts = [_number(row, "iteration") for row in members]
+        own = [float(i) if count is None else count for i, count in enumerate(counts, 1)]
+        places += [before + count for count in own]
+        before += own[-1]
+    return places
+
+
+def _spans(rows: Sequence[Mapping[str, Any]], places: Sequence[float]) -> Iterator[tuple[str, float, float]]:
+    """(name, where it begins, where it ends) of each run of rows that belong to one block and stage."""
+    start, first = 0.0, 0
     for (stage, block), members in groupby(rows, key=lambda row: (row.get("stage"), row.get("block"))):
-        end = start + len(list(members))
-        yield ": ".join(str(part) for part in (stage, block) if part), start, end
+        first += len(list(members))
+        end = places[first - 1]
+        short = str(block).removeprefix("net.") if block else ""
+        yield ": ".join(str(part) for part in (stage, short) if part), start, end
         start = end
 
 
