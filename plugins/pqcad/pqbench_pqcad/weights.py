@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pqbench.quantization.block_data import BlockData
 from pqbench.quantization.grid import Grid
-from pqbench.quantization.ranges import lp_search_2d, rows
+from pqbench.quantization.ranges import lp_search, rows
 from pqbench.quantization.tuning import OtherGrid, TunableLayer
 from pqbench_pqcad.better_end import BetterEnd
 from pqbench_pqcad.detector import MomentumDetector
@@ -85,7 +85,7 @@ class WeightStage:
     def _lower(self, layer: TunableLayer, bits: int, average: Tensor) -> Blend:
         """Move a layer to a new width, its scales searched on the running average of its weights."""
         blend = Blend(layer, layer.weight_grid, layer.weight_step().detach(), layer.weight_zero)
-        scale, zero = lp_search_2d(rows(average, per_channel=True), Grid(bits, layer.layer.w_symmetric))
+        scale, zero = lp_search(rows(average, per_channel=True), Grid(bits, layer.layer.w_symmetric))
         layer.set_weight_grid(bits, scale, zero)
         return blend
 
