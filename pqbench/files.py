@@ -9,23 +9,27 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pqbench.errors import NoSpaceError
+from pqbench.errors import NoSpaceError, UserError
 
 TEMPORARY_SUFFIX = ".partial"
 """How files end that a killed run may leave behind; nothing ever reads them."""
+
+ADVICE = "make its folder writable, or move away what is in its place, and give the same command again."
+"""What to do about a file that cannot be written, where there is no better word."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_IN_WORDS = tuple(f"(os error {code})" for code in _FULL)
 """How libraries written in Rust (safetensors) spell it in errors that are no `OSError`."""
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, advice: str = ADVICE) -> None:
     """Replace `path` by `content`: a reader, or the next run after a kill, sees the old file or the new one.
 
-    Makes the folders it needs. Raises `NoSpaceError` when the disk is full.
+    Makes the folders it needs. Raises `NoSpaceError` when the disk is full, and `UserError`, which ends with `advice`,
+    when the file cannot be written for another reason.
     """
     data = content.encode() if isinstance(content, str) else content
-    with saying_when_full(path):
+    with explained_writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
         temporary = Path(name)
@@ -64,13 +68,13 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def saying_when_full(path: Path) -> Iterator[None]:
-    """Turn "no space left" into a `NoSpaceError`, one sentence for the user; other errors pass."""
+def explained_writing(path: Path, advice: str = ADVICE) -> Iterator[None]:
+    """Turn errors of the file system into one sentence for the user: a `NoSpaceError`, or a `UserError` for others."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
-            raise
+            raise UserError(f"{path} cannot be written ({error.strerror or error}): {advice}") from None
         raise NoSpaceError(
             f"No space left while writing {path}. Nothing already computed is lost: free some space and give the same "
             "command again; it goes on from here."

@@ -10,13 +10,18 @@ import torch
 
 from pqbench.errors import NoSpaceError, UserError
 from pqbench.files import disk_is_full
+from pqbench.text import shortened
 
 _NO_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch's allocators say in a `RuntimeError`."""
 
 
 class CellError(Exception):
-    """A cell cannot be finished. `reason` is one sentence for the record; `details` is the traceback."""
+    """A cell cannot be finished.
+
+    reason    one sentence for the record, where a long message is cut
+    details   the traceback, with the whole message
+    """
 
     def __init__(self, reason: str, details: str) -> None:
         super().__init__(reason)
@@ -50,10 +55,10 @@ def cell_errors(work: str) -> Iterator[None]:
 
 def _reason(work: str, error: BaseException) -> str:
     if isinstance(error, UserError):
-        return f"{work}: {error}"
+        return f"{work}: {shortened(str(error))}"
     if _is_out_of_memory(error):
         return f"{work} ran out of memory: lower its batch or the sample count, or use a machine with more."
-    text = " ".join(str(error).split())
+    text = shortened(str(error))
     return f"{work} raised {type(error).__name__}" + (f": {text}" if text else " without a message.")
 
 

@@ -39,7 +39,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a run, the full-precision ones first."""
+    """All cells of a run, the full-precision ones first.
+
+    notes   for the user: what was asked for and is not done, one sentence each
+    """
 
     request: Request
     workload: Workload
@@ -47,6 +50,7 @@ class Plan:
     protocol: Protocol
     preset: Preset
     cells: tuple[Cell, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(request: Request, registry: Registry) -> Plan:
@@ -55,7 +59,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
     preset = _preset(request)
     found = registry.find("workload", request.workload)
     engines = _engines(request, registry)
-    compositions = _compositions(request, registry)
+    compositions, notes = _compositions(request, registry)
     _check_devices(request, found.component, compositions)
     workload = found.component()
     protocol = Protocol.of(
@@ -83,7 +87,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         for seed in request.seeds
         for composition in compositions
     ]
-    return Plan(request, workload, facts, protocol, preset, tuple(_cells(jobs, timing=bool(engines))))
+    return Plan(request, workload, facts, protocol, preset, tuple(_cells(jobs, timing=bool(engines))), notes)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -129,14 +133,25 @@ def _engines(request: Request, registry: Registry) -> tuple[str, ...]:
     return tuple(sorted(engines, key=lambda name: engines[name].executes_quantized))
 
 
-def _compositions(request: Request, registry: Registry) -> list[Composition]:
-    """The methods, with the reference method in front; the same composition is not run twice."""
-    specs = [*parse_methods(request.methods), *parse_methods(REFERENCE_METHOD)]
-    unique: dict[str, Composition] = {}
-    for spec in specs:
-        composition = compose(spec, registry, request.budget)
-        unique.setdefault(digest(composition.canonical()), composition)
-    return sorted(unique.values(), key=lambda composition: not is_reference(composition))
+def _compositions(request: Request, registry: Registry) -> tuple[list[Composition], tuple[str, ...]]:
+    """The methods, with the reference method in front, and a note for each composition that is not run twice."""
+    asked = [compose(spec, registry, request.budget) for spec in parse_methods(request.methods)]
+    (reference,) = (compose(spec, registry, request.budget) for spec in parse_methods(REFERENCE_METHOD))
+    same: dict[str, list[Composition]] = {}
+    for composition in asked:
+        same.setdefault(digest(composition.canonical()), []).append(composition)
+    notes = tuple(_repeated([each.label for each in group]) for group in same.values() if len(group) > 1)
+    same.setdefault(digest(reference.canonical()), [reference])
+    unique = sorted((group[0] for group in same.values()), key=lambda composition: not is_reference(composition))
+    return unique, notes
+
+
+def _repeated(labels: list[str]) -> str:
+    """`rtn is asked for twice: it runs once`, whatever the spellings."""
+    first, *others = dict.fromkeys(labels)
+    times = "twice" if len(labels) == 2 else f"{len(labels)} times"
+    spelt = f" (as {', '.join((first, *others))})" if others else ""
+    return f"{first} is asked for {times}{spelt}: it runs once"
 
 
 def _check_devices(request: Request, workload: type[Workload], compositions: Iterable[Composition]) -> None:

@@ -26,6 +26,9 @@ from pqbench.files import write_atomically
 from pqbench.registry import Registry
 
 Mode = Literal["cached", "retry", "force", "read-only"]
+STRIPS, LOGS = "cells", "logs"
+"""Folders in a run's folder: first images of each cell, and tracebacks."""
+
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -114,7 +117,7 @@ class Runner:
 
     def _finished(self, cell: Cell, done: list[StageRun]) -> Record:
         """The record; that of the full-precision model is a failure outside the workload's acceptance window."""
-        strip = Path("cells") / f"{file_name(cell)}.png"
+        strip = Path(STRIPS) / f"{file_name(cell)}.png"
         with cell_errors("the record"):
             write_strip(cell, self.cache, self.folder.path / strip)
             record = finished_record(cell, self.cache, stages=tuple(done), samples=str(strip))
@@ -128,7 +131,7 @@ class Runner:
         return record.model_copy(update={"notes": (*record.notes, note)})
 
     def _failed(self, cell: Cell, done: list[StageRun], error: CellError) -> Record:
-        log = Path("logs") / f"{file_name(cell)}.txt"
+        log = Path(LOGS) / f"{file_name(cell)}.txt"
         write_atomically(self.folder.path / log, error.details)
         return empty_record(
             cell, status="failed", reason=error.reason, stages=tuple(done), notes=(f"traceback in {log}",)
@@ -153,11 +156,13 @@ def default_folder(plan: Plan) -> Path:
 
 def require_writable(folder: Path) -> None:
     """Raise `UserError` before any work when the results could not be written."""
+    place = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        for place in (folder, *(folder / name for name in (STRIPS, LOGS) if (folder / name).exists())):
+            with tempfile.TemporaryFile(dir=place):
+                pass
     except OSError as error:
         raise UserError(
-            f"The results folder {folder} cannot be written ({error.strerror}): pass another --output."
+            f"The results folder {place} cannot be written ({error.strerror}): pass another --output."
         ) from None

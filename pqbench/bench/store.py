@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pqbench import __version__
 from pqbench.bench.records import SCHEMA_VERSION, Manifest, Record
 from pqbench.errors import UserError
-from pqbench.files import TEMPORARY_SUFFIX, force_to_disk, saying_when_full, write_atomically
+from pqbench.files import TEMPORARY_SUFFIX, explained_writing, force_to_disk, write_atomically
 
 MANIFEST = "manifest.json"
 RECORDS = "records.jsonl"
@@ -42,11 +42,14 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_dir():
+        with _explained_reading(self.path):
+            is_there, has_manifest = self.path.exists(), self.manifest_path.exists()
+            strangers = [] if has_manifest or not self.path.is_dir() else _strangers(self.path)
+        if is_there and not self.path.is_dir():
             raise UserError(f"{self.path} is a file, not a folder: give the folder of a run.")
-        if self.manifest_path.exists():
+        if has_manifest:
             self.manifest()
-        elif self.path.exists() and _strangers(self.path):
+        elif strangers:
             raise UserError(
                 f"{self.path} has files in it but no {MANIFEST}, so it is not a run of pqbench: give a new or empty "
                 "folder."
@@ -75,9 +78,10 @@ class RunFolder:
         write_atomically(self.manifest_path, manifest.model_dump_json(indent=2) + "\n")
 
     def manifest(self) -> Manifest:
-        """Read the manifest. Raises `UserError` when it is damaged or from another version."""
+        """Read the manifest. Raises `UserError` when it is damaged, unreadable or from another version."""
         try:
-            fields = _json_object(self.manifest_path.read_bytes())
+            with _explained_reading(self.manifest_path):
+                fields = _json_object(self.manifest_path.read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} holds no {MANIFEST}: give the folder that `pqbench run` wrote.") from None
         except ValueError:
@@ -91,7 +95,7 @@ class RunFolder:
         What a killed writer left of its last line is cut off first. Raises `UserError` when the disk is full.
         """
         line = record.model_dump_json().encode() + b"\n"
-        with saying_when_full(self.records_path), self._locked() as file:
+        with explained_writing(self.records_path), self._locked() as file:
             end = _end_of_whole_lines(file)
             os.ftruncate(file, end)
             try:
@@ -126,7 +130,8 @@ class RunFolder:
 
     def _bytes(self) -> bytes:
         try:
-            return self.records_path.read_bytes()
+            with _explained_reading(self.records_path):
+                return self.records_path.read_bytes()
         except FileNotFoundError:
             return b""
 
@@ -142,6 +147,19 @@ class RunFolder:
             yield file
         finally:
             os.close(file)  # releases the lock
+
+
+@contextlib.contextmanager
+def _explained_reading(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into one sentence; a file that is not there is for the caller to judge."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): mend it, or give the folder of another run or a new one."
+        ) from None
 
 
 def _strangers(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Final
 import typer
 
 from pqbench import __version__
+from pqbench.cli.interrupts import interrupts_between_imports
 from pqbench.cli.lazy import CommandRef, LazyGroup
 from pqbench.errors import UserError
 
@@ -72,11 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code.
 
-    0 done; 1 a cell failed, or the reader of our output went away; 2 the user can mend it: one sentence on stderr;
-    130 interrupted.
+    0 done; 1 a cell failed or is missing, or the reader of our output went away; 2 the user can mend it: one sentence
+    on stderr; 130 interrupted.
     """
     try:
-        code = _invoke(arguments)
+        with interrupts_between_imports():
+            code = _invoke(arguments)
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -90,8 +92,10 @@ def run_command_line(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        if error.errno is None:
+            raise  # a library's own error in the clothes of the system's: a bug, which is not to be hidden
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            return _complain(f"Error: {_in_words(error)}; what was finished is kept.", EXIT_USER_ERROR)
         where = f" for {error.filename}" if error.filename else ""
         return _complain(
             f"Error: No space is left on the disk{where}: free some and run the same command again; "
@@ -108,6 +112,12 @@ def _invoke(arguments: Sequence[str]) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return 0
+
+
+def _in_words(error: OSError) -> str:
+    """`FILE cannot be used (reason): mend that ...`, as far as the system says which file it is."""
+    subject = f"{error.filename} cannot be used" if error.filename else "The system refused a file or a device"
+    return f"{subject} ({error.strerror}): mend that and give the same command again"
 
 
 def _complain(message: str, code: int) -> int:

@@ -21,6 +21,7 @@ from pqbench.cli.request import (
     WorkloadName,
     build_registry,
     build_request,
+    warn_before_work,
 )
 
 
@@ -42,6 +43,7 @@ def plan(
 
     registry = build_registry(plugins)
     made = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
+    warn_before_work(made, registry)
     stage_cache = StageCache(cache or default_cache_folder())
     cells = [
         {

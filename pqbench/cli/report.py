@@ -54,10 +54,6 @@ def _write_files(folder: Path) -> None:
 
 
 def _write_output(path: Path, text: str) -> None:
-    from pqbench.errors import UserError
     from pqbench.files import write_atomically
 
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): give another file to --output.") from None
+    write_atomically(path, text, advice="give another file to --output.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pqbench.bench.plan import Request
+    from pqbench.bench.plan import Plan, Request
     from pqbench.registry import Registry
 
 
@@ -64,3 +64,16 @@ def build_registry(plugins: list[str] | None) -> Registry:
     from pqbench.registry import Registry, blocked_names
 
     return Registry.discover(blocked=blocked_names(plugins or ()))
+
+
+def warn_before_work(plan: Plan, registry: Registry) -> None:
+    """One line on stderr for methods that are asked for twice, and one for plugins that could not be loaded."""
+    from pqbench.text import shortened
+
+    for note in plan.notes:
+        typer.echo(note, err=True)
+    broken = registry.plugin_failures()
+    if broken:
+        names = "; ".join(f"{failure.entry_point} ({shortened(failure.error)})" for failure in broken)
+        count = "1 plugin" if len(broken) == 1 else f"{len(broken)} plugins"
+        typer.echo(f"{count} could not be loaded: {names}; see pqbench plugins list", err=True)

@@ -23,6 +23,7 @@ from pqbench.cli.request import (
     WorkloadName,
     build_registry,
     build_request,
+    warn_before_work,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pqbench.bench.records import Record
     from pqbench.bench.store import RunFolder
 
-EXIT_CELL_FAILED = 1
+EXIT_CELL_MISSING = 1
 
 
 class ModeName(StrEnum):
@@ -80,14 +81,21 @@ def run(
         stage_cache.require_writable()
         require_writable(folder.path)
     console = Console(stderr=True)
+    warn_before_work(plan, registry)
     _announce(plan, folder, console)
     # What a plugin prints must not end up in the table.
     with contextlib.redirect_stdout(sys.stderr):
         records = Runner(plan, folder, stage_cache, registry, console, mode.value).run()
+    try:
         if writes:
-            _write_report(folder, console)
-    _show(folder, as_json)
-    _leave(records)
+            with contextlib.redirect_stdout(sys.stderr):
+                _write_report(folder, console)
+    finally:
+        # Results that are there are shown, even when the disk has no room for the files that show them.
+        _show(folder, as_json, None if writes else records)
+        missing = _say_what_is_missing(records)
+    if missing:
+        raise typer.Exit(EXIT_CELL_MISSING)
 
 
 def _announce(plan: Plan, folder: RunFolder, console: Console) -> None:
@@ -108,21 +116,22 @@ def _write_report(folder: RunFolder, console: Console) -> None:
     console.print(f"Wrote {names} into {folder.path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(folder: RunFolder, as_json: bool) -> None:
+def _show(folder: RunFolder, as_json: bool, records: list[Record] | None) -> None:
+    """The table of these records (None: of all in the folder)."""
     from pqbench.report.formats import Format, print_table, rendered
 
     if as_json:
-        sys.stdout.write(rendered(folder, Format.JSON))
+        sys.stdout.write(rendered(folder, Format.JSON, records=records))
     else:
-        print_table(folder)
+        print_table(folder, records=records)
 
 
-def _leave(records: list[Record]) -> None:
-    """Say what is missing and why; exit code 1 when a cell failed."""
+def _say_what_is_missing(records: list[Record]) -> bool:
+    """Name each cell without results, and why; whether there are any."""
     missing = [record for record in records if record.status != "ok"]
     for record in missing:
         where = f" ({record.notes[0]})" if record.notes else ""
         typer.echo(f"{record.label} seed {record.seed} {record.status}: {record.reason}{where}", err=True)
     if any(record.status == "failed" for record in missing):
         typer.echo("Failed cells are run again with --mode retry, or once their plugin has changed.", err=True)
-        raise typer.Exit(EXIT_CELL_FAILED)
+    return bool(missing)

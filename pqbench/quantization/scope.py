@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Callable, Sequence
 
@@ -160,6 +161,12 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
     for pattern in patterns:
         hits = set(fnmatch.filter(names, pattern))
         if not hits:
-            raise UserError(f"exempt={pattern!r} matches no layer; the layers are: {', '.join(names)}.")
+            raise UserError(_unmatched(names, pattern))
         found |= hits
     return found
+
+
+def _unmatched(names: Sequence[str], pattern: str) -> str:
+    """The sentence for a pattern that matches nothing, with the nearest of what may be hundreds of names."""
+    near = difflib.get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.3) or names[:3]
+    return f"exempt={pattern!r} matches no layer; the nearest of the {len(names)} layers are: {', '.join(near)}."

@@ -119,7 +119,9 @@ def _provenance(source: Source, component: type[Component]) -> Provenance:
 
 
 def _describe(error: BaseException) -> str:
-    """The exception in one line, with the last place in a file that it passed."""
+    """The exception in one line, with the last place in a file that it passed; of a syntax error, its own place."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     text = " ".join(f"{type(error).__name__}: {error}".split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text

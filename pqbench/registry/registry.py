@@ -16,7 +16,7 @@ from pqbench.registry.hookspecs import HOOKS
 from pqbench.registry.loader import LoadResult, load
 from pqbench.registry.provenance import Provenance, same_distribution, source_hash
 from pqbench.registry.registered import Failure, Registered
-from pqbench.registry.sources import Source, installed_sources, is_blocked, local_sources
+from pqbench.registry.sources import Source, installed_sources, is_blocked, local_sources, require_known
 
 if TYPE_CHECKING:
     from pqbench.contracts import (
@@ -52,13 +52,16 @@ class Registry:
         """The registry of what is installed and of the `pqbench_plugins.py` in `folder` (default: the current one).
 
         blocked    entry points or distributions that are left out, as by `-p no:NAME`
+
+        Raises `UserError` for a blocked name that nothing here has.
         """
 
-        def sources() -> list[Source]:
-            found = [*installed_sources(), *local_sources(folder or Path.cwd())]
-            return [source for source in found if not is_blocked(source, blocked)]
+        def found() -> list[Source]:
+            return [*installed_sources(), *local_sources(folder or Path.cwd())]
 
-        return cls(sources)
+        if blocked:
+            require_known(blocked, found())
+        return cls(lambda: [source for source in found() if not is_blocked(source, blocked)])
 
     @overload
     def find(self, kind: Literal["workload"], name: str) -> Registered[Workload]: ...
@@ -138,6 +141,10 @@ class Registry:
                 except UserError as error:
                     failures.append(Failure(name, OWN_DISTRIBUTION, __version__, str(error)))
         return tuple(failures)
+
+    def plugin_failures(self) -> tuple[Failure, ...]:
+        """`failures` without the built-ins, none of which is imported for it."""
+        return tuple(self._third_party.failures)
 
     @cached_property
     def _third_party(self) -> LoadResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -66,6 +67,17 @@ def blocked_names(options: Iterable[str]) -> frozenset[str]:
 def is_blocked(source: Source, blocked: Iterable[str]) -> bool:
     """Whether one of the names is the source's entry point or its distribution."""
     return any(name == source.entry_point or same_distribution(name, source.distribution) for name in blocked)
+
+
+def require_known(blocked: Iterable[str], sources: Sequence[Source]) -> None:
+    """Raise `UserError` for a blocked name that no source has: the nearest names, and all that there are."""
+    known = sorted({name for source in sources for name in (source.entry_point, source.distribution)})
+    for name in sorted(blocked):
+        if not any(is_blocked(source, [name]) for source in sources):
+            near = difflib.get_close_matches(name.lower(), known, n=2)
+            hint = f" Did you mean {' or '.join(f'no:{each}' for each in near)}?" if near else ""
+            listing = ", ".join(known) or "none"
+            raise UserError(f"-p no:{name} leaves nothing out.{hint} The plugins and distributions are: {listing}.")
 
 
 def _entry_points_on(path: Sequence[str]) -> list[EntryPoint]:

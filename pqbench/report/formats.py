@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from enum import StrEnum
 
+from pqbench.bench.records import Manifest, Record
 from pqbench.bench.store import RunFolder
 from pqbench.errors import UserError
 from pqbench.report.columns import with_columns
@@ -24,20 +25,26 @@ class Format(StrEnum):
     HTML = "html"
 
 
-def rendered(run: RunFolder, form: Format, width: int = 120, columns: Sequence[str] = ()) -> str:
+def rendered(
+    run: RunFolder,
+    form: Format,
+    width: int = 120,
+    columns: Sequence[str] = (),
+    records: Sequence[Record] | None = None,
+) -> str:
     """The run's report as text. `width` is the terminal's, for the format `terminal` (without colours here).
 
     `csv` has one row for each cell; all others show the table, where seeds are averaged, with the `columns` that are
-    asked for (none: all). Raises `UserError` for unknown columns, and for columns of the format `csv`.
+    asked for (none: all). `records` are those to show instead of all that the run lists. Raises `UserError` for unknown columns, and for columns of the format `csv`.
     """
-    manifest, records = run.manifest(), run.current_records()
+    manifest, shown = _contents(run, records)
     if form is Format.CSV:
         from pqbench.report.cells import cells_csv
 
         if columns:
             raise UserError("--format csv is for programs and always has every column: leave --columns out.")
-        return cells_csv(records)
-    table = _table(run, columns)
+        return cells_csv(shown)
+    table = _table(manifest, shown, columns)
     if form is Format.MARKDOWN:
         from pqbench.report.markdown import markdown
 
@@ -49,7 +56,7 @@ def rendered(run: RunFolder, form: Format, width: int = 120, columns: Sequence[s
     if form is Format.JSON:
         from pqbench.report.json_document import json_document
 
-        return json_document(table, records, manifest)
+        return json_document(table, shown, manifest)
     if form is Format.HTML:
         from pqbench.report.html_page import html_page
         from pqbench.report.write import figures_of, shown_figures
@@ -58,17 +65,25 @@ def rendered(run: RunFolder, form: Format, width: int = 120, columns: Sequence[s
     return _plain(table, width)
 
 
-def print_table(run: RunFolder, columns: Sequence[str] = ()) -> None:
-    """Print the table to the terminal, in colour where it can, as wide as the window."""
+def print_table(run: RunFolder, columns: Sequence[str] = (), records: Sequence[Record] | None = None) -> None:
+    """Print the table to the terminal, in colour where it can, as wide as the window; arguments as in `rendered`."""
     from rich.console import Console
 
     from pqbench.report.terminal import TerminalTable
 
-    Console().print(TerminalTable(_table(run, columns)))
+    Console().print(TerminalTable(_table(*_contents(run, records), columns)))
 
 
-def _table(run: RunFolder, columns: Sequence[str]) -> Table:
-    table = results_table(run.current_records(), run.manifest())
+def _contents(run: RunFolder, records: Sequence[Record] | None) -> tuple[Manifest, Sequence[Record]]:
+    """The manifest and the records to show; of given ones, the budget is their own, not that of the last run."""
+    manifest = run.manifest()
+    if not records:
+        return manifest, run.current_records()
+    return manifest.model_copy(update={"budget": records[0].budget}), records
+
+
+def _table(manifest: Manifest, records: Sequence[Record], columns: Sequence[str]) -> Table:
+    table = results_table(records, manifest)
     return with_columns(table, columns) if columns else table
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.distillation.training import shuffled_batches
-from pqbench.methods.precision import FULL_PRECISION_BITS
+from pqbench.errors import UserError
+from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
 from pqbench.quantization.block_source import BlockSource
 from pqbench.quantization.blocks import block_names
 from pqbench.quantization.scope import quantize_layers, split_patterns
@@ -58,7 +59,11 @@ class ProgressiveQuantizer(Quantizer):
     exempt: str = parameter("", help="patterns of layers that stay in full precision, separated by |")
 
     def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
-        """Run both stages over all blocks in the order of execution."""
+        """Run both stages over all blocks in the order of execution.
+
+        Raises `UserError` when `start` is below a target: there is no way down to it.
+        """
+        self._require_way_down(context.precision)
         job = _Job(self, context, net.to(context.device), calibration)
         with job.source:
             if context.precision.w != FULL_PRECISION_BITS:
@@ -66,6 +71,11 @@ class ProgressiveQuantizer(Quantizer):
             if context.precision.a != FULL_PRECISION_BITS:
                 job.stage("activations", self._activation_stage())
         return settle(job.net)
+
+    def _require_way_down(self, precision: Precision) -> None:
+        for key, bits in (("w", precision.w), ("a", precision.a)):
+            if bits != FULL_PRECISION_BITS and self.start < bits:
+                raise UserError(f"start={self.start} is below {key}={bits}, where its way down would end: raise start.")
 
     def _weight_stage(self) -> StageRun:
         return WeightStage(

@@ -12,7 +12,16 @@ from torch import nn
 
 from pqbench.bench.cell import Job
 from pqbench.bench.stage import Stage
-from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Distiller, Precision, Quantizer, Teachers
+from pqbench.contracts import (
+    CalibrationSampler,
+    CalibrationSet,
+    Component,
+    Context,
+    Distiller,
+    Precision,
+    Quantizer,
+    Teachers,
+)
 from pqbench.contracts.context import ProgressCallback
 from pqbench.errors import UserError
 from pqbench.files import write_atomically
@@ -35,7 +44,9 @@ def calibrate(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: 
     """Draw a calibration set; it does not depend on the precision, so that methods which differ in bits share it."""
     sampler: CalibrationSampler = stage.component
     context = _context(stage.job, Precision(), progress)
-    drawn = sampler.sample(context)
+    drawn: object = sampler.sample(context)
+    if not isinstance(drawn, CalibrationSet):
+        raise UserError(_returned(sampler, "sample", drawn, "a CalibrationSet"))
     drawn.require_fits(stage.job.workload)
     drawn.save(folder / CALIBRATION)
     _write_trace(context, folder)
@@ -46,8 +57,8 @@ def quantize(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: P
     quantizer: Quantizer = stage.component
     job = stage.job
     context = _context(job, job.composition.precision, progress)
-    net = quantizer.quantize(context, job.workload.denoiser(), _calibration(inputs, job))
-    _keep(job, net, folder)
+    net: object = quantizer.quantize(context, job.workload.denoiser(), _calibration(inputs, job))
+    _keep(job, _module(quantizer, "quantize", net), folder)
     _write_trace(context, folder)
 
 
@@ -60,9 +71,20 @@ def distill(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pr
         quantized=_load(inputs["model"], job).to(context.device),
         full_precision=job.workload.denoiser().to(context.device),
     )
-    net = distiller.distill(context, _load(inputs["model"], job), teachers, _calibration(inputs, job))
-    _keep(job, net, folder)
+    net: object = distiller.distill(context, _load(inputs["model"], job), teachers, _calibration(inputs, job))
+    _keep(job, _module(distiller, "distill", net), folder)
     _write_trace(context, folder)
+
+
+def _module(component: Component, verb: str, returned: object) -> nn.Module:
+    """What a component returned, which is checked because plugins are not: a forgotten `return net` gives None."""
+    if not isinstance(returned, nn.Module):
+        raise UserError(_returned(component, verb, returned, "a module"))
+    return returned
+
+
+def _returned(component: Component, verb: str, returned: object, wanted: str) -> str:
+    return f"{component.name}.{verb} returned {type(returned).__name__}, not {wanted}: mend its return statement."
 
 
 def _context(job: Job, precision: Precision, progress: ProgressCallback) -> Context:
