@@ -26,10 +26,10 @@ from pqbench.files import write_atomically
 from pqbench.registry import Registry
 
 Mode = Literal["cached", "retry", "force", "read-only"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
 STRIPS, LOGS = "cells", "logs"
 """Folders in a run's folder: first images of each cell, and tracebacks."""
-
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass

@@ -35,7 +35,8 @@ def rendered(
     """The run's report as text. `width` is the terminal's, for the format `terminal` (without colours here).
 
     `csv` has one row for each cell; all others show the table, where seeds are averaged, with the `columns` that are
-    asked for (none: all). `records` are those to show instead of all that the run lists. Raises `UserError` for unknown columns, and for columns of the format `csv`.
+    asked for (none: all). `records` are those to show instead of all that the run lists. Raises `UserError` for unknown
+    columns, and for columns of the format `csv`.
     """
     manifest, shown = _contents(run, records)
     if form is Format.CSV:

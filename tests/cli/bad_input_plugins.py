@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pqbench import hookimpl
 from pqbench.calibration.uniform import Uniform
-from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Workload, parameter
+from pqbench.contracts import (
+    CalibrationSampler,
+    CalibrationSet,
+    Context,
+    Distiller,
+    Quantizer,
+    Teachers,
+    Workload,
+    parameter,
+)
 from pqbench.testing.tiny import TinyWorkload
 
 
@@ -49,6 +58,41 @@ class Wrong(CalibrationSampler):
         return replace(good, x_t=torch.full_like(x_t, 0.7))
 
 
+@dataclass(frozen=True)
+class Forgetful(Quantizer):
+    """Returns nothing, or another thing than a net."""
+
+    name: ClassVar[str] = "forgetful"
+    how: str = parameter("none", help="what it returns", choices=("none", "state"))
+
+    def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> Any:
+        return None if self.how == "none" else net.state_dict()
+
+
+@dataclass(frozen=True)
+class ForgetfulDistiller(Distiller):
+    name: ClassVar[str] = "forgetful"
+
+    def distill(self, context: Context, student: nn.Module, teachers: Teachers, calibration: CalibrationSet) -> Any:
+        return None
+
+
+@dataclass(frozen=True)
+class ForgetfulSampler(CalibrationSampler):
+    name: ClassVar[str] = "forgetful"
+
+    def sample(self, context: Context) -> Any:
+        return None
+
+
+@dataclass(frozen=True)
+class Wordy(Quantizer):
+    name: ClassVar[str] = "wordy"
+
+    def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
+        raise RuntimeError("tensor " * 800 + "at last")
+
+
 class Transposed(nn.Module):
     """x_t (N, 3, 8, 8), t (N,) -> (N, 3, 8, 8), without a layer that can be quantized."""
 
@@ -70,7 +114,17 @@ class TransposedWorkload(TinyWorkload):
 
 @hookimpl
 def pqbench_calibrations() -> list[type[CalibrationSampler]]:
-    return [Wrong]
+    return [Wrong, ForgetfulSampler]
+
+
+@hookimpl
+def pqbench_quantizers() -> list[type[Quantizer]]:
+    return [Forgetful, Wordy]
+
+
+@hookimpl
+def pqbench_distillers() -> list[type[Distiller]]:
+    return [ForgetfulDistiller]
 
 
 @hookimpl

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from pqbench.cli.main import run_command_line
+from pqbench.testing.tiny import TinyWorkload
 
 PLUGINS = Path(__file__).parent / "bad_input_plugins.py"
 
@@ -25,6 +27,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(method: str, workload: str = "tiny") -> int:
     arguments = ["-w", workload, "-n", "4", "--engines", "none", "-o", "run", "-m", method]
     return run_command_line(["run", *arguments])
+
+
+def quantizable(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear))
 
 
 def record(label: str) -> dict[str, Any]:
@@ -80,4 +86,49 @@ def test_a_net_without_any_layer_that_can_be_quantized(here: Path) -> None:
     assert run("rtn", "transposed") == 1
     assert record("rtn")["reason"] == (
         "quantize: Nothing is left to quantize: the net has no Conv2d, Conv1d or Linear layer in scope."
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("rtn[quantizer=forgetful]", "quantize: forgetful.quantize returned NoneType, not a module"),
+        ("rtn[quantizer=forgetful,how=state]", "quantize: forgetful.quantize returned OrderedDict, not a module"),
+        ("rtn[distiller=forgetful]", "distill: forgetful.distill returned NoneType, not a module"),
+        ("rtn[calibration=forgetful]", "calibrate: forgetful.sample returned NoneType, not a CalibrationSet"),
+    ],
+)
+def test_a_component_that_returns_something_else(here: Path, label: str, reason: str) -> None:
+    assert run(label) == 1
+    assert record(label)["reason"] == f"{reason}: mend its return statement."
+
+
+def test_a_long_message_is_cut_everywhere_but_in_the_log(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = "rtn[quantizer=wordy]"
+    assert run(label) == 1
+    found, shown = record(label), capsys.readouterr()
+    assert found["reason"].startswith("quantize raised RuntimeError: tensor tensor")
+    assert found["reason"].endswith("…")
+    assert 300 <= len(found["reason"]) < 340
+    for text in (shown.out, shown.err, Path("run/table.csv").read_text(), Path("run/table.md").read_text()):
+        assert "tensor" in text
+        assert "at last" not in text
+    (log,) = Path("run/logs").iterdir()
+    assert "tensor " * 800 + "at last" in log.read_text()
+
+
+def test_a_pattern_that_matches_nothing_names_the_nearest(here: Path) -> None:
+    assert run("rtn[exempt=down.*]") == 1
+    reason = record("rtn[exempt=down.*]")["reason"]
+    names = [name for name, module in TinyWorkload().architecture().named_modules() if quantizable(module)]
+    assert f"exempt='down.*' matches no layer; the nearest of the {len(names)} layers are: " in reason
+    assert 1 <= sum(name in reason.split("are: ")[1].rstrip(".").split(", ") for name in names) <= 3
+
+
+@pytest.mark.parametrize(("bits", "below"), [("w=4,a=2", "w=4"), ("w=2,a=4", "a=4")])
+def test_progress_that_would_start_below_its_target(here: Path, bits: str, below: str) -> None:
+    label = f"pqcad[{bits},start=3,distiller=none]"
+    assert run(label) == 1
+    assert record(label)["reason"] == (
+        f"quantize: start=3 is below {below}, where its way down would end: raise start."
     )

@@ -52,3 +52,17 @@ def test_an_option_that_is_not_understood_is_one_sentence(capsys: Capture) -> No
     assert capsys.readouterr().err == (
         "Error: -p local is not understood: write -p no:NAME to leave the plugin NAME out.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("pqbench-rtm", "no:pqbench-rtn"), ("Pqbench_Plugin", "no:pqbench_plugins"), ("rtm", "no:rtn")],
+)
+def test_a_plugin_that_is_not_there_cannot_be_left_out(capsys: Capture, name: str, nearest: str) -> None:
+    assert run_command_line(["plugins", "list", "-p", f"no:{name}"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith(f"Error: -p no:{name} leaves nothing out. Did you mean {nearest}")
+    listing = line.split("are: ")[1].rstrip(".").split(", ")
+    assert {"local", "pqbench_plugins", "pqbench-rtn", "rtn"} <= set(listing)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +80,7 @@ def test_json_is_all_that_stdout_gets(here: Path, capsys: pytest.CaptureFixture[
         (["-m", "cheap", "--device", "tpu"], "use cpu or cuda"),
         (["-m", "cheap", "--mode", "read-only"], "holds no run"),
         (["-m", "cheap", "-p", "cheap"], "write -p no:NAME"),
+        (["-m", "cheap", "-p", "no:locl"], "-p no:locl leaves nothing out. Did you mean no:local?"),
         (["-m", "cheap", "-w", "damaged"], "truncated: reinstall"),
     ],
 )
@@ -145,3 +150,78 @@ def test_a_plan_shows_what_is_cached_and_makes_nothing(here: Path, capsys: pytes
     assert [cell["cell"] for cell in planned["cells"]] == manifest["cells"]
     assert planned["protocol"]["id"] in manifest["protocols"]
     assert planned["preset"]["images"] == 16
+
+
+def test_a_read_only_run_shows_what_was_asked_for_and_says_what_is_missing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(here, "-m", "cheap,cheap[a=6]") == 0
+    before = (here / "run" / "records.jsonl").read_bytes()
+    capsys.readouterr()
+    assert run(here, "-m", "cheap[a=6],cheap[a=8]", "--mode", "read-only", "--json") == 1
+    shown = capsys.readouterr()
+    cells = json.loads(shown.out)["cells"]
+    assert [(cell["label"], cell["status"]) for cell in cells] == [
+        ("fp", "ok"),
+        ("cheap[a=6]", "ok"),
+        ("cheap[a=8]", "skipped"),
+    ]
+    assert "cheap[a=8] seed 0 skipped: not computed yet, and this is a read-only run." in shown.err
+
+    assert run(here, "-m", "cheap", "-n", "20", "--mode", "read-only") == 1
+    shown = capsys.readouterr()
+    table = [line for line in shown.out.splitlines() if line.lstrip().startswith(("fp", "cheap"))]
+    assert len(table) == shown.out.count("skipped:") == 2
+    assert all("skipped" in line for line in table)
+    assert (here / "run" / "records.jsonl").read_bytes() == before
+
+
+def test_a_disk_that_is_full_at_the_end_shows_the_table_all_the_same(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkstemp = tempfile.mkstemp
+
+    def full(*arguments: Any, **settings: Any) -> tuple[int, str]:
+        if "table.html" in settings["prefix"]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return mkstemp(*arguments, **settings)
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    assert run(here, "-m", "cheap") == 2
+    shown = capsys.readouterr()
+    assert shown.out.startswith("tiny, budget quick")
+    assert shown.err.splitlines()[-1].startswith(f"Error: No space left while writing {here / 'run' / 'table.html'}.")
+
+
+def test_methods_that_are_asked_for_twice_run_once_and_it_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = "cheap,cheap[a=4],failing,cheap,failing,fp"
+    assert run_command_line(["plan", *SMALL, "-m", methods, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [cell["label"] for cell in json.loads(shown.out)["cells"]] == ["fp", "cheap", "failing"]
+    assert shown.err.splitlines() == [
+        "cheap is asked for 3 times (as cheap, cheap[a=4]): it runs once",
+        "failing is asked for twice: it runs once",
+    ]
+    assert run(here, "-m", "cheap,cheap") == 0
+    assert capsys.readouterr().err.splitlines()[0] == "cheap is asked for twice: it runs once"
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_plugin_that_is_broken_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    file = tmp_path / "pqbench_plugins.py"
+    file.write_text("\n\ndef broken(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
+    assert run_command_line([command, *SMALL, "-m", "rtn"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        f"1 plugin could not be loaded: pqbench_plugins (SyntaxError: invalid syntax ({file}, line 3)); "
+        "see pqbench plugins list"
+    )
+    assert run_command_line([command, *SMALL, "-m", "rtn", "-p", "no:local"]) == 0
+    assert "could not be loaded" not in capsys.readouterr().err
