@@ -80,6 +80,18 @@ def test_a_misspelt_command_answers_with_the_nearest(capsys: pytest.CaptureFixtu
             "Interrupted. What was finished is kept; the same command goes on from there.\n",
         ),
         (
+            f"raise PermissionError({errno.EACCES}, 'Permission denied', 'notes.txt')",
+            2,
+            "Error: notes.txt cannot be used (Permission denied): mend that and give the same command again; "
+            "what was finished is kept.\n",
+        ),
+        (
+            f"raise OSError({errno.EIO}, 'Input/output error')",
+            2,
+            "Error: The system refused a file or a device (Input/output error): mend that and give the same command "
+            "again; what was finished is kept.\n",
+        ),
+        (
             f"raise OSError({errno.ENOSPC}, 'full', 'records.jsonl')",
             2,
             "Error: No space is left on the disk for records.jsonl: free some and run the same command again; "
@@ -95,9 +107,10 @@ def test_how_a_command_ends(
     assert capsys.readouterr().err == message
 
 
-def test_a_bug_is_not_hidden(command: Path) -> None:
-    command.write_text("def trial() -> None:\n    raise ZeroDivisionError\n")
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("bug", [ZeroDivisionError, OSError])
+def test_a_bug_is_not_hidden(command: Path, bug: type[Exception]) -> None:
+    command.write_text(f"def trial() -> None:\n    raise {bug.__name__}('2 is not 3')\n")
+    with pytest.raises(bug, match="2 is not 3"):
         main.run_command_line(["trial"])
 
 
