@@ -17,7 +17,8 @@ from pqbench.errors import UserError
 from pqbench.methods.precision import Precision
 from pqbench.quantization.attention import quantized_operands
 from pqbench.quantization.audit import audit
-from pqbench.quantization.blocks import block_names, capture_inputs, capture_outputs
+from pqbench.quantization.block_data import capture_inputs, capture_outputs
+from pqbench.quantization.blocks import block_names
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.checkpoint import load_checkpoint, read_header, save_checkpoint
 from pqbench.quantization.layers import QuantizedLayer, activation_quantizers, quantized_layers
