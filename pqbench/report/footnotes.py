@@ -1,4 +1,4 @@
-"""What has to be said about single rows: failures, layers not at the stated bits, noisy timings, deviations."""
+"""What has to be said about single rows: failures, layers not at the stated bits, what arithmetic ran, deviations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Iterator, Sequence
 from pqbench.bench.records import Audit
 from pqbench.report.measures import LATENCY, latency_place
 from pqbench.report.rows import Row
-
-LONGEST_LIST = 64
-"""Names in one footnote. The bundled net's layers all fit: what stays in full precision is listed, never silent."""
 
 
 class Footnotes:
@@ -37,7 +34,6 @@ def footnotes_of(row: Row) -> Iterator[str]:
         for audit in audits:
             yield from _exempt(Audit.model_validate_json(audit))
         yield from _executed(row)
-    yield from _noisy(row)
     yield from dict.fromkeys(_deviations(row))
     yield from dict.fromkeys(note for record in row.records for note in record.notes)
 
@@ -77,18 +73,6 @@ def _executed(row: Row) -> Iterator[str]:
         yield f"Arithmetic of {engine}, read back from what ran: layers {counts}."
 
 
-def _noisy(row: Row) -> Iterator[str]:
-    busiest: dict[str, float] = {}
-    for record in row.finished:
-        for name, metric in record.metrics.items():
-            if name.startswith(LATENCY) and metric.detail.get("noisy"):
-                place = "{} batch {}".format(*latency_place(name))
-                busiest[place] = max(busiest.get(place, 0.0), float(metric.detail.get("other_work", 0.0)))
-    if busiest:
-        places = ", ".join(f"{place} (other work {share:.0%})" for place, share in busiest.items())
-        yield f"Noisy latency of {row.label}, to be measured again on a quiet machine: {places}."
-
-
 def _deviations(row: Row) -> Iterator[str]:
     for record in row.records:
         for component in record.components.values():
@@ -97,6 +81,5 @@ def _deviations(row: Row) -> Iterator[str]:
 
 
 def _listed(items: Sequence[object]) -> str:
-    shown = ", ".join(map(str, items[:LONGEST_LIST]))
-    rest = len(items) - LONGEST_LIST
-    return f"{shown} and {rest} more ({len(items)} in all, named in records.jsonl)" if rest > 0 else shown
+    """All of them, however many: what is exempt is listed, never silent. A terminal may show fewer."""
+    return ", ".join(map(str, items))

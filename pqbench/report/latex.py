@@ -31,6 +31,14 @@ _SPECIAL = {
     "−": "$-$",
     "×": r"$\times$",
     "≈": r"$\approx$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\rightarrow$",
+    "µ": r"$\mu$",
+    "±": r"$\pm$",
+    "α": r"$\alpha$",
+    "‘": "`{}",
+    "’": "'{}",
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
     "∞": r"$\infty$",
@@ -60,7 +68,7 @@ def latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line; what pdfLaTeX has no character for becomes a question mark."""
+    """Text that LaTeX prints as it is, on one line; what pdfLaTeX has no character for is named by its code point."""
     line = " ".join(text.split())
     return "".join(_character(a, b) for a, b in zip_longest(line, line[1:], fillvalue=""))
 
@@ -72,7 +80,7 @@ def _character(character: str, following: str) -> str:
         return f"{{{character}}}"
     if not character.isprintable():
         return ""
-    return character if character < LATIN_1_END else "?"
+    return character if character < LATIN_1_END else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def _section(section: Section, table: Table) -> str:

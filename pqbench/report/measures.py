@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from pqbench.bench.records import Audit, Record
 from pqbench.report.estimates import Estimate
+from pqbench.report.noise import noise_notes, ratio_notes
 from pqbench.report.rows import Group, Row
 from pqbench.report.table import Column
 
 LATENCY = "latency_ms_per_image@"
 MEGABYTE = 1e-6
+IDENTICAL_DB = 100.0
+"""The cap of `pqbench.evaluation.paired`: a mean that reaches it comes from images without any difference."""
+
+
+def _silent(row: Row) -> Iterable[str]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -20,12 +27,16 @@ class Measure:
 
     is_exact         counted rather than measured, so that it needs no interval to be compared
     shows_interval   whether there is room for the interval in the cell's text
+    noise            what makes a row's value doubtful; a value with such notes is marked and never the best
+    words            values that have a word of their own
     """
 
     column: Column
     read: Callable[[Row], Estimate | None]
     is_exact: bool = False
     shows_interval: bool = False
+    noise: Callable[[Row], Iterable[str]] = _silent
+    words: Mapping[float, str] = field(default_factory=dict)
 
 
 def measures(group: Group, distance: str) -> tuple[Measure, ...]:
@@ -37,7 +48,10 @@ def measures(group: Group, distance: str) -> tuple[Measure, ...]:
             for measure in _metric(group, "fd", Column("fd", distance, direction="lower"))
         ),
         *_kernel_distance(group),
-        *_metric(group, "psnr_to_fp", Column("psnr_to_fp", "PSNR to FP", "dB", direction="higher")),
+        *(
+            replace(measure, words={IDENTICAL_DB: "identical"})
+            for measure in _metric(group, "psnr_to_fp", Column("psnr_to_fp", "PSNR to FP", "dB", direction="higher"))
+        ),
         *_latencies(group),
         *_sizes(group),
         *_metric(
@@ -59,7 +73,11 @@ def _metric(group: Group, name: str, column: Column, factor: float = 1.0, is_exa
     protocols = _protocols(group, name)
     for protocol in protocols:
         only = column if len(protocols) == 1 else _told_apart(column, protocol)
-        yield Measure(only, _reader(name, protocol, factor, column), is_exact)
+
+        def noise(row: Row, protocol: str = protocol) -> Iterable[str]:
+            return noise_notes(row, name, protocol)
+
+        yield Measure(only, _reader(name, protocol, factor, column), is_exact, noise=noise)
 
 
 def _reader(name: str, protocol: str, factor: float, column: Column) -> Callable[[Row], Estimate | None]:
@@ -147,7 +165,11 @@ def _ratio(group: Group, reference: Row, name: str, column: Column, is_exact: bo
             ours, theirs = row.estimate(name, protocol), reference.estimate(name, protocol)
             return ours.ratio_of(theirs) if ours and theirs else None
 
-        yield Measure(column if len(protocols) == 1 else _told_apart(column, protocol), read, is_exact)
+        def noise(row: Row, protocol: str = protocol) -> Iterable[str]:
+            return ratio_notes(row, reference, name, protocol)
+
+        told = column if len(protocols) == 1 else _told_apart(column, protocol)
+        yield Measure(told, read, is_exact, noise=noise)
 
 
 def _audit(group: Group) -> Iterator[Measure]:

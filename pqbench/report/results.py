@@ -41,7 +41,7 @@ def _section(group: Group, manifest: Manifest, distance: str) -> Section:
     columns = measures(group, distance)
     footnotes = Footnotes()
     names = [_name_cells(row, footnotes.numbers(footnotes_of(row))) for row in group.rows]
-    numbers = [_column_cells(measure, group.rows) for measure in columns]
+    numbers = [_column_cells(measure, group.rows, footnotes) for measure in columns]
     rows = [
         _with_status(row, columns, (*name, *(column[i] for column in numbers)))
         for i, (row, name) in enumerate(zip(group.rows, names, strict=True))
@@ -64,28 +64,30 @@ def _name_cells(row: Row, notes: tuple[int, ...]) -> tuple[Cell, ...]:
     )
 
 
-def _column_cells(measure: Measure, rows: Sequence[Row]) -> list[Cell]:
+def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes) -> list[Cell]:
     """One column, with the same decimals all the way down."""
     estimates = [measure.read(row) for row in rows]
     there = [estimate for estimate in estimates if estimate is not None]
     are_counts = all(float(estimate.value).is_integer() and estimate.low is None for estimate in there)
     places = 0 if are_counts else decimals(estimate.value for estimate in there)
     best = _best(measure, rows, estimates)
+    noise = [footnotes.numbers(iter(measure.noise(row))) for row in rows]
     cells = [
-        Cell() if estimate is None else _number(estimate, places, measure.shows_interval, is_best=position == best)
-        for position, estimate in enumerate(estimates)
+        Cell() if estimate is None else replace(_number(measure, estimate, places), notes=notes)
+        for estimate, notes in zip(estimates, noise, strict=True)
     ]
-    if best is not None and sum(cell.text == cells[best].text for cell in cells) > 1:
+    if best is not None and not noise[best]:
         # Nothing stands out that reads the same.
-        cells[best] = replace(cells[best], is_best=False)
+        is_unique = sum(cell.text == cells[best].text for cell in cells) == 1
+        cells[best] = replace(cells[best], is_best=is_unique)
     return cells
 
 
-def _number(estimate: Estimate, places: int, shows_interval: bool, is_best: bool) -> Cell:
-    text = fixed(estimate.value, places)
-    if shows_interval and estimate.low is not None and estimate.high is not None:
+def _number(measure: Measure, estimate: Estimate, places: int) -> Cell:
+    text = measure.words.get(estimate.value) or fixed(estimate.value, places)
+    if measure.shows_interval and estimate.low is not None and estimate.high is not None:
         text += f" [{fixed(estimate.low, places)}, {fixed(estimate.high, places)}]"
-    return Cell(text, estimate.value, estimate.low, estimate.high, is_best)
+    return Cell(text, estimate.value, estimate.low, estimate.high)
 
 
 def _best(measure: Measure, rows: Sequence[Row], estimates: Sequence[Estimate | None]) -> int | None:

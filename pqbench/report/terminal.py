@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich import box
@@ -13,6 +14,8 @@ from pqbench.report.blocks import GAP, blocks, heading_lines
 from pqbench.report.table import Cell, Section, Table
 
 SUPERSCRIPTS = str.maketrans("0123456789,-", "⁰¹²³⁴⁵⁶⁷⁸⁹·⁻")
+LONGEST_NOTE = 400
+"""Characters of a footnote; the other formats have the whole of it."""
 SEPARATOR = 1
 """What rich itself puts between two columns."""
 
@@ -33,7 +36,7 @@ class TerminalTable:
             for line in section.caption:
                 yield Text(line, style="dim")
             for number, text in enumerate(section.footnotes, start=1):
-                yield Text(f"{_superscript(str(number))} {text}")
+                yield Text(f"{_superscript(str(number))} {_shortened(text)}")
             yield Text()
 
 
@@ -51,6 +54,12 @@ def _block(section: Section, block: Sequence[int]) -> RichTable:
 def _text(cell: Cell) -> Text:
     style = "bold green" if cell.is_best else "red" if cell.text in ("failed", "skipped") else ""
     return Text(" ".join(cell.text.split()), style=style).append(_superscript(cell.marks), style="dim")
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST_NOTE:
+        return text
+    return textwrap.shorten(text, LONGEST_NOTE, placeholder=" and more (all of it: --format markdown)")
 
 
 def _superscript(marks: str) -> str:

@@ -112,7 +112,7 @@ def test_latex_leaves_no_active_character(text: str) -> None:
         ("~^", r"\textasciitilde{}\textasciicircum{}"),
         ("[a]", "{[}a{]}"),
         ("two\nlines", "two lines"),
-        ("数", "?"),
+        ("数≤", r"{[}U+6570{]}$\leq$"),
         ("13.2 – 1", "13.2 -- 1"),
     ],
 )

@@ -105,10 +105,10 @@ def test_exempt_layers_and_deviations_are_footnotes(records: list[Record]) -> No
     assert len(set(section.footnotes)) == len(section.footnotes)
 
 
-def test_long_lists_of_layers_are_counted() -> None:
+def test_long_lists_of_layers_are_whole() -> None:
     audit = make_audit(5, 5).model_copy(update={"full_precision_layers": tuple(f"l{i}" for i in range(70))})
     section = only([make_record("rtn", metrics=make_metrics(50, 9, 1, 9), audit=audit)])
-    assert any("l63 and 6 more (70 in all" in note for note in section.footnotes)
+    assert f"Weights in full precision: {', '.join(f'l{i}' for i in range(70))}." in section.footnotes
 
 
 def test_a_latency_says_in_what_arithmetic_and_whether_on_a_busy_machine() -> None:
@@ -122,9 +122,9 @@ def test_a_latency_says_in_what_arithmetic_and_whether_on_a_busy_machine() -> No
     record = make_record("rtn", metrics=metrics)
     notes = only([record]).footnotes
     assert "Arithmetic of openvino, read back from what ran: layers 2 in f32, 63 in u8." in notes
-    (noisy,) = (note for note in notes if note.startswith("Noisy"))
-    assert "openvino batch 16 (other work 52%)" in noisy
-    assert "batch 1 " not in noisy
+    (noisy,) = cell(only([record]), "rtn", "latency_ms_per_image@openvino/16").notes
+    assert "other work took 52 %" in notes[noisy - 1]
+    assert not cell(only([record]), "rtn", "latency_ms_per_image@openvino/1").notes
     assert (flat_rows([record])[0]["latency_batch"], flat_rows([record])[0]["latency_noisy"]) == (1, False)
 
 
@@ -212,6 +212,39 @@ def test_measured_values_without_intervals_are_never_marked() -> None:
 def test_a_single_method_is_not_the_best_of_anything() -> None:
     section = only([full_precision(), typical_records()[0]])
     assert not any(each.is_best for row in section.rows for each in row)
+
+
+def timed(method: str, latency: float, noisy: bool) -> Record:
+    figure = metric(latency, 0.1, protocol=TIMING)
+    detail = {"noisy": noisy, "other_work": 0.45, "p95": 2 * latency}
+    metrics = {"latency_ms_per_image@openvino/1": figure.model_copy(update={"detail": detail})}
+    return make_record(method, metrics=metrics)
+
+
+def test_noisy_latencies_and_their_ratios_are_marked_and_never_best() -> None:
+    keys = ("latency_ms_per_image@openvino/1", "speed_up@openvino/1")
+    noisy = only([full_precision(), timed("rtn", 5.0, noisy=True), timed("ptq4dm", 9.0, noisy=False)])
+    quiet = only([full_precision(), timed("rtn", 5.0, noisy=False), timed("ptq4dm", 9.0, noisy=False)])
+    for key in keys:
+        assert cell(noisy, "rtn", key).notes
+        assert not cell(noisy, "ptq4dm", key).notes
+        assert best_methods(noisy, key) == []
+        assert best_methods(quiet, key) == ["rtn"]
+
+
+def test_a_ratio_to_a_noisy_reference_is_marked() -> None:
+    reference = full_precision()
+    name = "latency_ms_per_image@openvino/1"
+    busy = reference.metrics[name].model_copy(update={"detail": {"noisy": True}})
+    reference = reference.model_copy(update={"metrics": reference.metrics | {name: busy}})
+    section = only([reference, timed("rtn", 5.0, noisy=False)])
+    assert cell(section, "rtn", "speed_up@openvino/1").notes
+    assert not cell(section, "rtn", name).notes
+
+
+def test_images_without_difference_are_called_identical() -> None:
+    same = make_record("rtn", metrics={"psnr_to_fp": metric(100.0, direction="higher")})
+    assert cell(only([same]), "rtn", "psnr_to_fp").text == "identical"
 
 
 # --- seeds ---

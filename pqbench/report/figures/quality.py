@@ -155,7 +155,9 @@ def _reference_lines(axes: Axes, points: Sequence[Point]) -> None:
     if references:
         strongest = min(references, key=lambda point: point.latency.value)
         axes.axhline(strongest.distance.value, color=FAINT, linestyle="--", linewidth=1, zorder=1)
-        axes.axvline(strongest.latency.value, color=FAINT, linestyle="--", linewidth=1, zorder=1)
+        axes.axvline(
+            strongest.latency.value, color=FAINT, linestyle="--", linewidth=1, zorder=1, label="full precision"
+        )
 
 
 def _title(axes: Axes, group: Group | None, points: Sequence[Point]) -> None:
@@ -173,7 +175,7 @@ def _title(axes: Axes, group: Group | None, points: Sequence[Point]) -> None:
 def _engine_legend(axes: Axes, engines: Sequence[str]) -> None:
     for engine, marker in zip(engines, MARKERS, strict=False):
         axes.plot([], [], marker, color=FAINT, label=engine)
-    axes.legend(title="engine", frameon=False, loc="upper right", fontsize=9, title_fontsize=9)
+    axes.legend(title="engine; dashed: reference", frameon=False, loc="upper right", fontsize=9, title_fontsize=9)
 
 
 def _bars(axes: Axes, points: Sequence[Point]) -> list[Bbox]:

@@ -106,7 +106,7 @@ def _grid(
     for column in range(columns):
         centre = left + column * (width + GAP) + width // 2
         pen.text((centre, MARGIN), f"{column}", font=small, fill=FAINT, anchor="mm")
-    pen.text((MARGIN, MARGIN), "image", font=small, fill=FAINT, anchor="lm")
+    pen.text((MARGIN, MARGIN), "same noise in each column", font=small, fill=FAINT, anchor="lm")
     for position, ((name, facts), strip, reason) in enumerate(zip(labels, strips, reasons, strict=True)):
         top = MARGIN + FONT_SIZE + position * row_height
         middle = top + row_height // 2

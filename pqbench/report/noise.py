@@ -1,0 +1,38 @@
+"""Latencies that were disturbed while they were measured: which, and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pqbench.bench.records import Metric
+from pqbench.report.rows import Row
+
+
+def is_noisy(metric: Metric) -> bool:
+    """Whether the measuring itself flagged the figure."""
+    return bool(metric.detail.get("noisy"))
+
+
+def noise_notes(row: Row, name: str, protocol: str) -> Iterator[str]:
+    """A sentence for each noisy figure of the metric `name` that the row's value under `protocol` is made of."""
+    for record in row.finished:
+        metric = record.metrics.get(name)
+        if metric is not None and metric.protocol == protocol and is_noisy(metric):
+            yield _sentence(metric)
+
+
+def ratio_notes(row: Row, reference: Row, name: str, protocol: str) -> Iterator[str]:
+    """The same for a ratio, which is as noisy as either of its figures."""
+    sources = [*noise_notes(row, name, protocol), *noise_notes(reference, name, protocol)]
+    if sources and row.estimate(name, protocol) is not None:
+        yield "Made from a latency that was measured on a busy or unsteady machine."
+
+
+def _sentence(metric: Metric) -> str:
+    share = float(metric.detail.get("other_work") or 0.0)
+    p95 = float(metric.detail.get("p95") or 0.0)
+    tail = p95 / metric.value if metric.value else 0.0
+    return (
+        f"Measured on a busy or unsteady machine: other work took {100 * share:.0f} % of it, the 95th percentile is "
+        f"{tail:.1f} times the median."
+    )
