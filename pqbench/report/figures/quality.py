@@ -175,7 +175,7 @@ def _title(axes: Axes, group: Group | None, points: Sequence[Point]) -> None:
 def _engine_legend(axes: Axes, engines: Sequence[str]) -> None:
     for engine, marker in zip(engines, MARKERS, strict=False):
         axes.plot([], [], marker, color=FAINT, label=engine)
-    axes.legend(title="engine; dashed: reference", frameon=False, loc="upper right", fontsize=9, title_fontsize=9)
+    axes.legend(title="engine", frameon=False, loc="upper right", fontsize=9, title_fontsize=9)
 
 
 def _bars(axes: Axes, points: Sequence[Point]) -> list[Bbox]:
