@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pqbench.calibration.ndtc import PTQ4DM_BIBTEX
 from pqbench.contracts import Method, Precision
-from pqbench_ptq4dm.quantizer import BIBTEX
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Ptq4dm(Method):
 
     name: ClassVar[str] = "ptq4dm"
     summary: ClassVar[str] = "normally distributed time-step calibration, L_p range search"
-    references: ClassVar[tuple[str, ...]] = (BIBTEX,)
+    references: ClassVar[tuple[str, ...]] = (PTQ4DM_BIBTEX,)
     deviations: ClassVar[tuple[str, ...]] = (
         "Published at W8A8 only; the default here is W4A4, the precision that the benchmark compares at.",
         "The network's outputs are not quantized; the paper studies it at 8 bits and finds it harmless (its Table 1).",

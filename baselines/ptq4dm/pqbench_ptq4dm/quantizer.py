@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from pqbench.calibration.ndtc import PTQ4DM_BIBTEX
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.observers import MovingAverage
@@ -16,15 +17,6 @@ from pqbench.quantization.scope import quantize_layers, split_patterns
 
 MOMENTUM = 0.1
 """Weight of the newest batch in the moving average of a range: the script's 0.1 / 0.9."""
-
-BIBTEX = """@inproceedings{shang2023ptq4dm,
-  title     = {Post-Training Quantization on Diffusion Models},
-  author    = {Shang, Yuzhang and Yuan, Zhihang and Xie, Bin and Wu, Bingzhe and Yan, Yan},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2023},
-  eprint    = {2211.15736},
-  archivePrefix = {arXiv}
-}"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Ptq4dmQuantizer(Quantizer):
 
     name: ClassVar[str] = "ptq4dm"
     summary: ClassVar[str] = "L_p range search, activation ranges averaged over calibration batches (PTQ4DM)"
-    references: ClassVar[tuple[str, ...]] = (BIBTEX,)
+    references: ClassVar[tuple[str, ...]] = (PTQ4DM_BIBTEX,)
     deviations: ClassVar[tuple[str, ...]] = (
         "Activations are quantized at the input of a layer, which an integer kernel needs; the released code quantizes "
         "a layer's output after its activation function.",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pqbench.calibration.interval import Q_DIFFUSION_BIBTEX
 from pqbench.contracts import Method, Precision
-from pqbench_qdiffusion.quantizer import BIBTEX
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class QDiffusion(Method):
 
     name: ClassVar[str] = "qdiffusion"
     summary: ClassVar[str] = "time-step-aware calibration, block reconstruction, split shortcuts"
-    references: ClassVar[tuple[str, ...]] = (BIBTEX,)
+    references: ClassVar[tuple[str, ...]] = (Q_DIFFUSION_BIBTEX,)
     deviations: ClassVar[tuple[str, ...]] = (
         "Published at W4A8 and W8A8 (and with full-precision activations); the default here is W4A4, the precision "
         "that the benchmark compares at.",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pqbench.calibration.interval import Q_DIFFUSION_BIBTEX
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.methods.precision import FULL_PRECISION_BITS
 from pqbench.quantization.block_source import BlockSource
@@ -24,16 +25,6 @@ from pqbench.quantization.reconstruction import Descent
 from pqbench.quantization.reconstruction_stages import RoundingStage, StepSizeStage
 from pqbench.quantization.scope import quantize_layers, split_patterns
 from pqbench_qdiffusion.ranges import magnitude
-
-BIBTEX = """@inproceedings{li2023qdiffusion,
-  title     = {{Q-Diffusion}: Quantizing Diffusion Models},
-  author    = {Li, Xiuyu and Liu, Yijiang and Lian, Long and Yang, Huanrui and Dong, Zhen and Kang, Daniel and
-               Zhang, Shanghang and Keutzer, Kurt},
-  booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
-  year      = {2023},
-  eprint    = {2302.04304},
-  archivePrefix = {arXiv}
-}"""
 
 RANGES = ("max", "mse")
 ACTIVATION_P = 2.4
@@ -50,7 +41,7 @@ class QDiffusionQuantizer(Quantizer):
 
     name: ClassVar[str] = "qdiffusion"
     summary: ClassVar[str] = "AdaRound over blocks, then learned activation step sizes (Q-Diffusion)"
-    references: ClassVar[tuple[str, ...]] = (BIBTEX,)
+    references: ClassVar[tuple[str, ...]] = (Q_DIFFUSION_BIBTEX,)
     deviations: ClassVar[tuple[str, ...]] = (
         "Blocks run in evaluation mode; the released code leaves dropout on while it optimises.",
         "The budgets quick and standard run fewer iterations than published, at higher learning rates; full runs the "
