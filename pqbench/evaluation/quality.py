@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pqbench.bench.records import Metric
-from pqbench.contracts.workload import Reference, Workload
+from pqbench.contracts.workload import AcceptanceWindow, Reference, Workload
 from pqbench.evaluation.bootstrap import frechet_replicates, mean_replicates, pivot_interval
 from pqbench.evaluation.features import require_finite
 from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
@@ -90,19 +90,23 @@ def paired_metric(images: Tensor, fp_images: Tensor, protocol: Protocol) -> Metr
 
 def check_acceptance(workload: Workload, steps: int, n: int, fd: float) -> str:
     """One sentence when the full-precision model's distance lies outside the workload's window, else nothing."""
-    for window in workload.acceptance():
-        if (window.steps, window.n) == (steps, n) and not window.low <= fd <= window.high:
-            return (
-                f"The full-precision model of {workload.name} has {workload.distance} {fd:.2f} at {n} images and "
-                f"{steps} steps, outside its acceptance window from {window.low:.2f} to {window.high:.2f}: "
-                "this installation or protocol differs from the one that made the window, so no method is comparable."
-            )
-    return ""
+    window = _window(workload, steps, n)
+    if window is None or window.low <= fd <= window.high:
+        return ""
+    return (
+        f"The full-precision model of {workload.name} has {workload.distance} {fd:.2f} at {n} images and "
+        f"{steps} steps, outside its acceptance window from {window.low:.2f} to {window.high:.2f}: "
+        "this installation or protocol differs from the one that made the window, so no method is comparable."
+    )
 
 
 def acceptance_note(workload: Workload, steps: int, n: int, fd: float) -> str:
     """What a reader must know of an accepted full-precision model: in which window it lies, or that there is none."""
-    for window in workload.acceptance():
-        if (window.steps, window.n) == (steps, n):
-            return f"{workload.distance} {fd:.2f} lies in its acceptance window, {window.low:.2f} to {window.high:.2f}."
-    return f"No acceptance window is known for {n} images in {steps} steps: the full-precision model is unchecked."
+    window = _window(workload, steps, n)
+    if window is None:
+        return f"No acceptance window is known for {n} images in {steps} steps: the full-precision model is unchecked."
+    return f"{workload.distance} {fd:.2f} lies in its acceptance window, {window.low:.2f} to {window.high:.2f}."
+
+
+def _window(workload: Workload, steps: int, n: int) -> AcceptanceWindow | None:
+    return next((window for window in workload.acceptance() if (window.steps, window.n) == (steps, n)), None)

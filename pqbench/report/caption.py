@@ -9,7 +9,7 @@ from typing import Any
 
 from pqbench.bench.records import Manifest, Record
 from pqbench.report.estimates import Estimate
-from pqbench.report.measures import latency_place
+from pqbench.report.measures import latency_heading
 from pqbench.report.rows import Group
 
 HASH = re.compile(r"[0-9a-f]{40,}")
@@ -61,7 +61,7 @@ def _protocol_lines(group: Group, manifest: Manifest) -> Iterator[str]:
 def _family(metric: str) -> str:
     """What a metric's protocol is for, as readers see it in the headings."""
     if metric.startswith("latency_"):
-        return "{}, batch {}".format(*latency_place(metric))
+        return latency_heading(metric)
     return {"peak_memory_bytes": "peak memory"}.get(metric, "quality")
 
 

@@ -68,6 +68,12 @@ def latency_place(metric: str) -> tuple[str, int]:
     return engine, int(batch)
 
 
+def latency_heading(metric: str) -> str:
+    """What stands above the columns of a latency: `openvino, batch 8`."""
+    engine, batch = latency_place(metric)
+    return f"{engine}, batch {batch}"
+
+
 def _metric(group: Group, name: str, column: Column, factor: float = 1.0, is_exact: bool = False) -> Iterator[Measure]:
     """A column for each protocol under which the metric was measured: values of two protocols never share one."""
     protocols = _protocols(group, name)
@@ -112,8 +118,7 @@ def _kernel_distance(group: Group) -> Iterator[Measure]:
 
 def _latencies(group: Group) -> Iterator[Measure]:
     for name in _latency_names(group):
-        engine, batch = latency_place(name)
-        heading = f"{engine}, batch {batch}"
+        heading = latency_heading(name)
         column = Column(name, "latency", "ms/image", heading, direction="lower")
         yield from _metric(group, name, column)
         yield from _speed_up(group, name, heading)
