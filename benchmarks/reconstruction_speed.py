@@ -6,7 +6,9 @@
 
 The block is DIR's own residual block of its CIFAR-10 model (two 3x3 convolutions and a time projection), with the same
 random weights, cached inputs, batch and iterations for both, AdaRound with the published settings at W4. They take
-turns in one process. Three lines a shape: the released code; ours; ours with bfloat16 convolutions (`mixed`).
+turns in one process. Four lines a shape: the released code; ours; ours with bfloat16 convolutions (`mixed`); and the
+floor of the first two, the block's convolutions and matrix product alone, forward and backward in float32, with every
+gradient that AdaRound needs (all weights', and all inputs' but the first layer's).
 The released code keeps its dropout on (0.1), as it does when it is run; its loop is written for a GPU, so its moves
 "to cuda" are answered with the tensor itself when there is none. Its own caching of inputs is not timed.
 
@@ -33,6 +35,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pqbench.quantization.block_data import BlockData
 from pqbench.quantization.calibrate import calibrate_weights
@@ -152,6 +155,29 @@ def ours(given: Problem, iterations: int, mixed: bool) -> Callable[[], None]:
     return run
 
 
+def floor(given: Problem, iterations: int) -> Callable[[], None]:
+    """The arithmetic of the block alone, ready to run: its products, with nothing between them."""
+    block = given.block
+    # In the order of the block: conv1 on x, the projection of the embedding, conv2 on what conv1 made.
+    convolutions: list[nn.Conv2d] = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+    linear = next(m for m in block.modules() if isinstance(m, nn.Linear))
+    weights = [m.weight.detach().clone().requires_grad_() for m in (*convolutions, linear)]
+    batches = list(zip(given.x.split(BATCH), given.embedding.split(BATCH), strict=True))
+
+    def run() -> None:
+        for k in range(iterations):
+            x, embedding = batches[k % len(batches)]
+            for layer, weight in zip(convolutions, weights, strict=False):
+                x = functional.conv2d(x, weight, None, layer.stride, layer.padding)
+            projected = functional.linear(embedding, weights[-1])
+            gradients = [torch.ones_like(x), torch.ones_like(projected)]
+            torch.autograd.backward([x, projected], gradients)
+            for weight in weights:
+                weight.grad = None
+
+    return run
+
+
 def timed(make: Callable[[], Callable[[], None]]) -> tuple[float, float]:
     """Wall and CPU seconds of one run, its preparation left out."""
     run = make()
@@ -161,7 +187,7 @@ def timed(make: Callable[[], Callable[[], None]]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print three lines a shape."""
+    """Print four lines a shape."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--official", type=Path, required=True, help="a checkout of Xiuyu-Li/q-diffusion")
     parser.add_argument("--shapes", nargs="+", default=["256x4", "256x8", "256x16", "128x32"], help="channels x size")
@@ -178,6 +204,7 @@ def main() -> None:
             "official": lambda given=given: official(given, options.iterations),  # type: ignore[misc]
             "ours": lambda given=given: ours(given, options.iterations, False),  # type: ignore[misc]
             "ours mixed": lambda given=given: ours(given, options.iterations, True),  # type: ignore[misc]
+            "floor": lambda given=given: floor(given, options.iterations),  # type: ignore[misc]
         }
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
         for _ in range(options.rounds + 1):
