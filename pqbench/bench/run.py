@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pqbench.bench.cache import StageCache
 from pqbench.bench.cell import Cell
+from pqbench.bench.comparisons import compare_run
 from pqbench.bench.execute import Executor
 from pqbench.bench.failures import CellError, cell_errors
 from pqbench.bench.manifest import check_workload, make_manifest, with_protocols
@@ -60,6 +61,7 @@ class Runner:
         self.folder.write_manifest(self._manifest())
         records = self._all_cells()
         self.folder.write_manifest(with_protocols(self._manifest(), records))
+        self.folder.write_comparisons(compare_run(self.folder, self.cache, self.plan.workload))
         return records
 
     def _manifest(self) -> Manifest:
