@@ -153,8 +153,8 @@ def _comparison(metric: str, pairing: Pairing, a: Sequence[Contribution], b: Seq
     first = pairing.a[0].metrics[metric]
     findings = [over_images(a, b, _seeds(pairing), first.direction, pairing.is_paired)]
     if pairing.is_paired and len(a) >= FEWEST_SEEDS:
-        values = ([each.value for each in row] for row in (a, b))
-        findings.append(between_seeds(*values, _seeds(pairing), first.direction))
+        ours, theirs = ([each.value for each in row] for row in (a, b))
+        findings.append(between_seeds(ours, theirs, _seeds(pairing), first.direction))
     return Comparison(
         metric=metric,
         direction=first.direction,
@@ -178,7 +178,8 @@ def _side(records: Sequence[Record], contributions: Sequence[Contribution]) -> C
 
 
 def _seeds(pairing: Pairing) -> str:
-    a, b = (", ".join(str(record.seed) for record in records) for records in (pairing.a, pairing.b))
-    if pairing.is_paired:
-        return f"seed {a}" if len(pairing.a) == 1 else f"seeds {a}"
-    return f"seeds {a} against {b}"
+    sides = (pairing.a,) if pairing.is_paired else (pairing.a, pairing.b)
+    return " against ".join(
+        f"seed{'s' if len(records) > 1 else ''} {', '.join(str(record.seed) for record in records)}"
+        for records in sides
+    )

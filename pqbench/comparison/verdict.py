@@ -1,20 +1,21 @@
 """The tests between two rows, from what each image contributes to their metrics.
 
-**Over images.** All rows start image i of a seed from the same noise, so the differences of influences, image by image,
-give the standard error of the difference (`pqbench.comparison.influence`); seeds have noise of their own and add up.
-Measured where the truth is known: on samples of Gaussians (64 dimensions, 1,024 images, rows that correlate by 0.9) the
-95 % interval holds the expected difference in 93 to 97 % of trials, on images drawn again from the kept features of real
-runs in 95 %. A bootstrap of pairs that is centred on the estimate does as well (94 to 96 %), with random numbers and
-hundreds of resamples; percentile intervals of that bootstrap hold it in 72 % where the rows' variances differ, since a
-resample with its copies carries the distance's bias a second time. With two images a dimension all of these are too wide
-rather than too narrow. An unpaired interval is 1.3 to 3 times as wide.
+**Over images.** All rows start image i of a seed from the same noise, so the differences of influences, image by
+image, give the standard error of the difference (`pqbench.comparison.influence`); seeds have noise of their own and
+add up. Measured where the truth is known: on samples of Gaussians (64 dimensions, 1,024 images, rows that correlate
+by 0.9) the 95 % interval holds the expected difference in 93 to 97 % of trials, on images drawn again from the kept
+features of real runs in 95 %. A bootstrap of pairs that is centred on the estimate does as well (94 to 96 %), with
+random numbers and hundreds of resamples; percentile intervals of that bootstrap hold it in 72 % where the rows'
+variances differ, since a resample with its copies carries the distance's bias a second time. With two images a
+dimension all of these are too wide rather than too narrow. An unpaired interval is 1.3 to 3 times as wide.
 
-**Bias.** The distance of n images lies above that of infinitely many, by more for the row with more variance (Chong and
-Forsyth, 2020). The interval is about the difference at this n, which the table shows; the verdict must also hold once
-the difference in bias is taken off.
+**Bias.** The distance of n images lies above that of infinitely many, by more for the row with more variance (Chong
+and Forsyth, 2020). The interval is about the difference at this n, which the table shows; the verdict must also hold
+once the difference in bias is taken off.
 
 **Between seeds.** The test over images takes the compressed models as they are. The seed also decides calibration and
-training, so the spread of the differences between at least three seeds holds the method's own randomness too: Student's t.
+training, so the spread of the differences between at least three seeds holds the method's own randomness too:
+Student's t.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Evidence:
         return self._index.between(*pair(a.finished, b.finished).cells, metric)
 
     def is_better(self, a: Row, b: Row, metric: str, ours: Estimate, theirs: Estimate, exact: bool = False) -> bool:
-        """Whether `a` is better than `b`; `ours` and `theirs` are the metric's estimates, whose intervals may decide."""
+        """Whether `a` is better than `b`; `ours` and `theirs` are their estimates, whose intervals may decide."""
         found = self.comparison(a, b, metric)
         if found is not None:
             return found.verdict == "better"
