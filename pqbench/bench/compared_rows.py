@@ -130,14 +130,14 @@ def _place(row: FoundRow, other: FoundRow) -> str:
 
 
 def _again(a: FoundRow, b: FoundRow) -> str:
-    """The commands that made the runs, in the mode that makes everything anew."""
-    commands = dict.fromkeys(f"{_without_mode(each.manifest.command)} --mode force" for each in (a, b))
-    return " ; ".join(commands)
+    """The commands that made the runs, into their folders and in the mode that makes everything anew."""
+    return " ; ".join(dict.fromkeys(shlex.join(_forced(each)) for each in (a, b)))
 
 
-def _without_mode(command: str) -> str:
-    words = shlex.split(command)
-    if "--mode" in words:
-        place = words.index("--mode")
-        del words[place : place + 2]
-    return shlex.join(word for word in words if not word.startswith("--mode="))
+def _forced(row: FoundRow) -> list[str]:
+    words = shlex.split(row.manifest.command)
+    for names, value in ((("--mode",), "force"), (("--output", "-o"), str(row.run.path))):
+        places = [i for i, word in enumerate(words) if word in names]
+        words = [word for i, word in enumerate(words) if i not in places and i - 1 not in places]
+        words = [word for word in words if not word.startswith(f"{names[0]}=")] + [names[0], value]
+    return words

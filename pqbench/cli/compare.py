@@ -109,9 +109,8 @@ def _one(
     """One row against each other one of its section."""
     others = [each for each in rows if each.row is not row.row and each.group.protocol == row.group.protocol]
     found = [comparison for other in others for comparison in comparer.compare(row, other)]
-    return found, _pairs(
-        found, metric, distance, f"{row.run.path}: {row.title} (first) against each other row (second)"
-    )
+    title = f"{row.run.path}: {row.title} (first) against each other row (second)"
+    return found, _pairs(found, metric, distance, title)
 
 
 def _same_names(

@@ -73,7 +73,8 @@ def kernel_contribution(value: float, features: Tensor, reference: Tensor, subse
 
     The squared discrepancy's influence of image x is 2 [mean k(x, x') - mean k(x, y)] over the other images x' and
     the reference images y (Gretton et al., 2012, the first-order term of eq. 3), that of y is -2 mean k(x, y). Using
-    subsets, drawn without replacement, adds (1 / size - 1 / N) / subsets to the scale. The discrepancy is unbiased.
+    subsets, drawn without replacement, adds (1 / size - 1 / N) / subsets to the scale, to first order. The discrepancy
+    is unbiased.
 
     features, reference   (N, D), (M, D)
     """
