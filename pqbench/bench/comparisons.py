@@ -90,10 +90,10 @@ class Comparer:
 def compare_run(run: RunFolder, cache: StageCache, workload: Workload) -> Comparisons:
     """All pairs of rows within each section of the run's table, as far as the cache still has what they need.
 
-    Pairs that the run's comparisons.json already holds are taken from there.
+    Pairs that the run's comparisons.json already holds are taken from there, if it can be read.
     """
     manifest = run.manifest()
-    index = ComparisonIndex(run.comparisons())
+    index = ComparisonIndex(_kept(run))
     comparer = Comparer(cache, workload.reference())
     found: list[Comparison] = []
     for group in grouped(run.current_records(), manifest):
@@ -101,6 +101,13 @@ def compare_run(run: RunFolder, cache: StageCache, workload: Workload) -> Compar
         for a, b in pairs(group.rows):
             found += known(a, b, index) or _as_far_as_possible(comparer, pair(a.finished, b.finished), facts)
     return Comparisons(comparisons=tuple(found))
+
+
+def _kept(run: RunFolder) -> tuple[Comparison, ...]:
+    try:
+        return run.comparisons()
+    except UserError:
+        return ()  # a damaged file is made again
 
 
 def pairs(rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:

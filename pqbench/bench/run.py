@@ -61,8 +61,11 @@ class Runner:
         self.folder.write_manifest(self._manifest())
         records = self._all_cells()
         self.folder.write_manifest(with_protocols(self._manifest(), records))
-        self.folder.write_comparisons(compare_run(self.folder, self.cache, self.plan.workload))
         return records
+
+    def compare(self) -> None:
+        """Keep the comparisons of all rows in the folder. Raises `UserError` when they cannot be written."""
+        self.folder.write_comparisons(compare_run(self.folder, self.cache, self.plan.workload))
 
     def _manifest(self) -> Manifest:
         return make_manifest(self.plan, self.registry, self.folder)

@@ -98,7 +98,8 @@ def _verdict(group: Group, distance: str, evidence: Evidence) -> Iterator[str]:
     if any(tests):
         yield (
             f"The test of two rows ({_tests(tests)}) takes their compressed models as they are: "
-            "what another calibration or training would change is not in it. All pairs: pqbench compare RUN."
+            "what another calibration or training would change is not in it. All pairs, and the test between seeds: "
+            "pqbench compare RUN."
         )
 
 

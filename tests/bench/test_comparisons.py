@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench_runs import Bench
@@ -26,11 +27,16 @@ from pqbench.testing.tiny import TinyWorkload
 METHODS = "cheap,cheap[w=2,a=2]"
 
 
+def run_and_compare(bench: Bench, methods: str, **request: Any) -> None:
+    bench.run(methods, **request)
+    bench.folder.write_comparisons(compare_run(bench.folder, bench.cache, TinyWorkload()))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Path:
     """A run of three rows over three seeds."""
     root = tmp_path_factory.mktemp("compared")
-    Bench(root, registry).run(METHODS, seeds=(0, 1, 2))
+    run_and_compare(Bench(root, registry), METHODS, seeds=(0, 1, 2))
     return root
 
 
@@ -99,10 +105,10 @@ def test_the_same_command_keeps_the_file_and_another_method_adds_to_it(three: Be
     path = three.folder.path / "comparisons.json"
     before = path.read_bytes()
     path.unlink()
-    assert three.run(METHODS, seeds=(0, 1, 2))
+    run_and_compare(three, METHODS, seeds=(0, 1, 2))
     assert path.read_bytes() == before
     shutil.rmtree(three.root / "cache")
-    three.run("cheap[w=8,a=8]", seeds=(0, 1, 2))
+    run_and_compare(three, "cheap[w=8,a=8]", seeds=(0, 1, 2))
     kept = three.folder.comparisons()
     # What is no longer in the cache keeps its comparisons, and cannot have new ones.
     assert {(each.a.label, each.b.label) for each in kept} >= {("cheap", "cheap[w=2,a=2]")}
@@ -178,5 +184,7 @@ def test_a_damaged_file_is_one_sentence_and_one_of_another_version_is_left_alone
     path.write_text("{")
     with pytest.raises(UserError, match=r"comparisons.json is not JSON: delete it"):
         three.folder.comparisons()
+    run_and_compare(three, METHODS, seeds=(0, 1, 2))
+    assert len(three.folder.comparisons()) == 7
     path.write_text('{"version": 999, "comparisons": [{"new": 1}]}')
     assert three.folder.comparisons() == ()
