@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pqbench.bench.cache import StageCache
 from pqbench.bench.cell import Cell
+from pqbench.bench.comparisons import compare_run
 from pqbench.bench.execute import Executor
 from pqbench.bench.failures import CellError, cell_errors
 from pqbench.bench.manifest import check_workload, make_manifest, with_protocols
@@ -61,6 +62,10 @@ class Runner:
         records = self._all_cells()
         self.folder.write_manifest(with_protocols(self._manifest(), records))
         return records
+
+    def compare(self) -> None:
+        """Keep the comparisons of all rows in the folder. Raises `UserError` when they cannot be written."""
+        self.folder.write_comparisons(compare_run(self.folder, self.cache, self.plan.workload))
 
     def _manifest(self) -> Manifest:
         return make_manifest(self.plan, self.registry, self.folder)

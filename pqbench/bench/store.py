@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from pqbench import __version__
 from pqbench.bench.records import SCHEMA_VERSION, Manifest, Record
+from pqbench.comparison.result import COMPARISON_VERSION, Comparison, Comparisons
 from pqbench.errors import UserError
 from pqbench.files import TEMPORARY_SUFFIX, explained_writing, force_to_disk, write_atomically
 
 MANIFEST = "manifest.json"
 RECORDS = "records.jsonl"
+COMPARISONS = "comparisons.json"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -127,6 +129,29 @@ class RunFolder:
                 cells[record.cell] = record
         notes = (f"The last line of {RECORDS} was cut short (a run was killed) and is left out.",) if rest else ()
         return Contents(tuple(cells.values()), notes)
+
+    def write_comparisons(self, comparisons: Comparisons) -> None:
+        """Write or replace the comparisons of the run's rows, one a line."""
+        lines = ",\n".join(comparison.model_dump_json() for comparison in comparisons.comparisons)
+        text = f'{{"version": {comparisons.version}, "comparisons": [\n{lines}\n]}}\n'
+        write_atomically(self.path / COMPARISONS, text)
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The kept comparisons of rows; none where the file is not there or of another version.
+
+        Raises `UserError` when it is damaged or unreadable.
+        """
+        path = self.path / COMPARISONS
+        try:
+            with _explained_reading(path):
+                fields = _json_object(path.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except ValueError:
+            raise UserError(f"{path} is not JSON: delete it; the run's command makes it again.") from None
+        if fields.get("version") != COMPARISON_VERSION:
+            return ()
+        return _validated(Comparisons, fields, str(path)).comparisons
 
     def _bytes(self) -> bytes:
         try:

@@ -84,11 +84,13 @@ def run(
     warn_before_work(plan, registry)
     _announce(plan, folder, console)
     # What a plugin prints must not end up in the table.
+    runner = Runner(plan, folder, stage_cache, registry, console, mode.value)
     with contextlib.redirect_stdout(sys.stderr):
-        records = Runner(plan, folder, stage_cache, registry, console, mode.value).run()
+        records = runner.run()
     try:
         if writes:
             with contextlib.redirect_stdout(sys.stderr):
+                runner.compare()
                 _write_report(folder, console)
     finally:
         # Results that are there are shown, even when the disk has no room for the files that show them.

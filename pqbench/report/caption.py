@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 from pqbench.bench.records import Manifest, Record
+from pqbench.comparison.result import Comparison
 from pqbench.report.estimates import Estimate
+from pqbench.report.evidence import Evidence
 from pqbench.report.measures import latency_heading
-from pqbench.report.rows import Group
+from pqbench.report.rows import QUALITY, Group, Row
 
 HASH = re.compile(r"[0-9a-f]{40,}")
 HASH_SHOWN = 12
 
 
-def caption(group: Group, manifest: Manifest, distance: str) -> Iterator[str]:
+def caption(group: Group, manifest: Manifest, distance: str, evidence: Evidence) -> Iterator[str]:
     """The lines under one section."""
     yield _quality(group, manifest, distance)
     yield from _protocol_lines(group, manifest)
-    yield from _verdict(group, distance)
-    yield from _reading(group)
+    yield from _verdict(group, distance, evidence)
+    yield from _reading(group, evidence)
 
 
 def _quality(group: Group, manifest: Manifest, distance: str) -> str:
@@ -81,28 +83,58 @@ def _shown(value: object) -> str:
     return str(value)
 
 
-def _verdict(group: Group, distance: str) -> Iterator[str]:
-    """The rows in order of their distance, with what the intervals say about neighbours."""
-    found = [(row.estimate("fd", group.protocol), f"{row.label} {row.precision}") for row in group.rows]
-    ranked = sorted(((e, name) for e, name in found if e is not None), key=lambda each: each[0].value)
-    if len(ranked) > 1:
-        words = [ranked[0][1]]
-        for (better, _), (worse, name) in pairwise(ranked):
-            words += ["<" if better.surely_better_than(worse) else "≈", name]
-        reading = "of neighbours, a < b: a is better; a ≈ b: the intervals overlap, no evidence"
-        yield f"By {distance} ({reading}): {' '.join(words)}."
+def _verdict(group: Group, distance: str, evidence: Evidence) -> Iterator[str]:
+    """The rows in order of their distance, with what is known about neighbours."""
+    found = [(row, row.estimate("fd", group.protocol)) for row in group.rows]
+    ranked = sorted(((row, e) for row, e in found if e is not None), key=lambda each: each[1].value)
+    if len(ranked) < 2:
+        return
+    words = [_title(ranked[0][0])]
+    for (better, ours), (worse, theirs) in pairwise(ranked):
+        is_better = evidence.is_better(better, worse, "fd", ours, theirs)
+        words += ["<" if is_better else "≈", _title(worse)]
+    tests = [evidence.comparison(a, b, "fd") for (a, _), (b, _) in pairwise(ranked)]
+    yield f"By {distance} ({_order_reading(tests)}): {' '.join(words)}."
+    if any(tests):
+        yield (
+            f"The test of two rows ({_tests(tests)}) takes their compressed models as they are: "
+            "what another calibration or training would change is not in it. All pairs, and the test between seeds: "
+            "pqbench compare RUN."
+        )
 
 
-def _reading(group: Group) -> Iterator[str]:
+def _order_reading(tests: Sequence[Comparison | None]) -> str:
+    if not any(tests):
+        return "of neighbours, a < b: a is better; a ≈ b: the intervals overlap, no evidence"
+    rest = "" if all(tests) else ", or, where their images were not compared, by intervals that do not overlap"
+    return f"of neighbours, a < b: a is better by the test of their images{rest}; a ≈ b: no evidence"
+
+
+def _tests(tests: Sequence[Comparison | None]) -> str:
+    return "; ".join(dict.fromkeys(each.findings[0].test for each in tests if each is not None))
+
+
+def _title(row: Row) -> str:
+    return f"{row.label} {row.precision}"
+
+
+def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
     if any(_has_interval(row.estimate(name)) for row in group.rows for name in _metrics(row.finished)):
         yield "Brackets: 95 % interval. The intervals of the other columns are in the JSON format."
     if any(len(row.finished) > 1 for row in group.rows):
         yield "Rows of several seeds: the mean over seeds, and Student's t interval of that mean."
     yield (
-        "Bold: best of the compressed methods, only where its interval overlaps no other. – : not measured; a "
+        f"Bold: best of the compressed methods, only where {_bold_reading(group, evidence)}. – : not measured; a "
         "simulation of quantization has no latency. Speed-up and size are against the full-precision row, speed-up on "
         "the same engine."
     )
+
+
+def _bold_reading(group: Group, evidence: Evidence) -> str:
+    rivals = [row for row in group.rows if not row.is_reference]
+    if any(evidence.comparison(a, b, name) for a, b in combinations(rivals, 2) for name in QUALITY):
+        return "the test of their images says better than each other one (latencies: its interval overlaps no other)"
+    return "its interval overlaps no other"
 
 
 def _metrics(records: Sequence[Record]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pqbench.bench.records import Manifest, Record
 from pqbench.bench.store import RunFolder
+from pqbench.comparison.result import Comparison
 from pqbench.errors import UserError
 from pqbench.report.columns import with_columns
 from pqbench.report.results import results_table
@@ -45,7 +46,8 @@ def rendered(
         if columns:
             raise UserError("--format csv is for programs and always has every column: leave --columns out.")
         return cells_csv(shown)
-    table = _table(manifest, shown, columns)
+    comparisons = run.comparisons()
+    table = _table(manifest, shown, comparisons, columns)
     if form is Format.MARKDOWN:
         from pqbench.report.markdown import markdown
 
@@ -57,7 +59,7 @@ def rendered(
     if form is Format.JSON:
         from pqbench.report.json_document import json_document
 
-        return json_document(table, shown, manifest)
+        return json_document(table, shown, manifest, comparisons)
     if form is Format.HTML:
         from pqbench.report.html_page import html_page
         from pqbench.report.write import figures_of, shown_figures
@@ -72,7 +74,7 @@ def print_table(run: RunFolder, columns: Sequence[str] = (), records: Sequence[R
 
     from pqbench.report.terminal import TerminalTable
 
-    Console().print(TerminalTable(_table(*_contents(run, records), columns)))
+    Console().print(TerminalTable(_table(*_contents(run, records), run.comparisons(), columns)))
 
 
 def _contents(run: RunFolder, records: Sequence[Record] | None) -> tuple[Manifest, Sequence[Record]]:
@@ -83,8 +85,10 @@ def _contents(run: RunFolder, records: Sequence[Record] | None) -> tuple[Manifes
     return manifest.model_copy(update={"budget": records[0].budget}), records
 
 
-def _table(manifest: Manifest, records: Sequence[Record], columns: Sequence[str]) -> Table:
-    table = results_table(records, manifest)
+def _table(
+    manifest: Manifest, records: Sequence[Record], comparisons: Sequence[Comparison], columns: Sequence[str]
+) -> Table:
+    table = results_table(records, manifest, comparisons)
     return with_columns(table, columns) if columns else table
 
 

@@ -5,22 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pqbench.bench.records import SCHEMA_VERSION, Manifest, Record
+from pqbench.comparison.result import Comparison
 from pqbench.report.cells import flat_rows
 from pqbench.report.table import Table
 
 
-def json_document(table: Table, records: Iterable[Record], manifest: Manifest) -> str:
-    """`{"schema_version", "run", "table", "cells"}`; infinite values are the texts "Infinity" and "-Infinity"."""
-    document = {
+def json_document(
+    table: Table, records: Iterable[Record], manifest: Manifest, comparisons: Sequence[Comparison] = ()
+) -> str:
+    """`{"schema_version", "run", "table", "cells"}`, and "comparisons" where the run keeps any.
+
+    Infinite values are the texts "Infinity" and "-Infinity".
+    """
+    document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "run": manifest.model_dump(mode="json"),
         "table": dataclasses.asdict(table),
         "cells": flat_rows(records),
     }
+    if comparisons:
+        document["comparisons"] = [comparison.model_dump(mode="json") for comparison in comparisons]
     return json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -38,6 +38,11 @@ class Measure:
     noise: Callable[[Row], Iterable[str]] = _silent
     words: Mapping[float, str] = field(default_factory=dict)
 
+    @property
+    def metric(self) -> str:
+        """The column's key without the protocol that tells it from another of its kind."""
+        return self.column.key.partition("#")[0]
+
 
 def measures(group: Group, distance: str) -> tuple[Measure, ...]:
     """The columns of a group, in order; only what some row has. `distance` is what the Frechet distance is called."""

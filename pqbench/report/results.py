@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pqbench.bench.records import Manifest, Record
+from pqbench.comparison.result import Comparison
 from pqbench.report.caption import caption
 from pqbench.report.estimates import Estimate
+from pqbench.report.evidence import Evidence
 from pqbench.report.footnotes import Footnotes, footnotes_of
 from pqbench.report.measures import Measure, measures
 from pqbench.report.numbers import decimals, fixed
@@ -21,13 +23,14 @@ NAMES = (
 )
 
 
-def results_table(records: Iterable[Record], manifest: Manifest) -> Table:
+def results_table(records: Iterable[Record], manifest: Manifest, comparisons: Iterable[Comparison] = ()) -> Table:
     """All results of a run, a section for each protocol of quality; full precision first in each.
 
     Cells that differ in their seed alone are averaged. A failed cell keeps its row and says why in a footnote.
+    `comparisons` of rows decide what is better where they are given, else intervals do.
     """
-    distance = distance_name(manifest)
-    sections = tuple(_section(group, manifest, distance) for group in grouped(records, manifest))
+    distance, evidence = distance_name(manifest), Evidence(comparisons)
+    sections = tuple(_section(group, manifest, distance, evidence) for group in grouped(records, manifest))
     sections = sections or (Section("", NAMES, (), caption=("No cell has finished or failed yet.",)),)
     return Table(title=f"{manifest.workload.get('name', 'Results')}, budget {manifest.budget}", sections=sections)
 
@@ -37,11 +40,11 @@ def distance_name(manifest: Manifest) -> str:
     return str(manifest.workload.get("distance") or "FD")
 
 
-def _section(group: Group, manifest: Manifest, distance: str) -> Section:
+def _section(group: Group, manifest: Manifest, distance: str, evidence: Evidence) -> Section:
     columns = measures(group, distance)
     footnotes = Footnotes()
     names = [_name_cells(row, footnotes.numbers(footnotes_of(row))) for row in group.rows]
-    numbers = [_column_cells(measure, group.rows, footnotes) for measure in columns]
+    numbers = [_column_cells(measure, group.rows, footnotes, evidence) for measure in columns]
     rows = [
         _with_status(row, columns, (*name, *(column[i] for column in numbers)))
         for i, (row, name) in enumerate(zip(group.rows, names, strict=True))
@@ -50,7 +53,7 @@ def _section(group: Group, manifest: Manifest, distance: str) -> Section:
         title=f"{group.workload}, budget {group.budget}, protocol {group.protocol or 'none'}",
         columns=(*NAMES, *(measure.column for measure in columns)),
         rows=tuple(rows),
-        caption=tuple(caption(group, manifest, distance)),
+        caption=tuple(caption(group, manifest, distance, evidence)),
         footnotes=footnotes.texts,
     )
 
@@ -64,13 +67,13 @@ def _name_cells(row: Row, notes: tuple[int, ...]) -> tuple[Cell, ...]:
     )
 
 
-def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes) -> list[Cell]:
+def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes, evidence: Evidence) -> list[Cell]:
     """One column, with the same decimals all the way down."""
     estimates = [measure.read(row) for row in rows]
     there = [estimate for estimate in estimates if estimate is not None]
     are_counts = all(float(estimate.value).is_integer() and estimate.low is None for estimate in there)
     places = 0 if are_counts else decimals(estimate.value for estimate in there)
-    best = _best(measure, rows, estimates)
+    best = _best(measure, rows, estimates, evidence)
     noise = [footnotes.numbers(iter(measure.noise(row))) for row in rows]
     cells = [
         Cell() if estimate is None else replace(_number(measure, estimate, places), notes=notes)
@@ -90,14 +93,19 @@ def _number(measure: Measure, estimate: Estimate, places: int) -> Cell:
     return Cell(text, estimate.value, estimate.low, estimate.high)
 
 
-def _best(measure: Measure, rows: Sequence[Row], estimates: Sequence[Estimate | None]) -> int | None:
-    """Position of the compressed method that is better than every other one, as far as the intervals support that."""
+def _best(
+    measure: Measure, rows: Sequence[Row], estimates: Sequence[Estimate | None], evidence: Evidence
+) -> int | None:
+    """Position of the compressed method that is better than every other one, as far as the evidence supports that."""
     if measure.column.direction == "none":
         return None
     rivals = [(i, e) for i, (row, e) in enumerate(zip(rows, estimates, strict=True)) if e and not row.is_reference]
     for position, estimate in rivals:
-        others = [other for i, other in rivals if i != position]
-        if others and all(estimate.surely_better_than(other, measure.is_exact) for other in others):
+        others = [(rows[i], other) for i, other in rivals if i != position]
+        if others and all(
+            evidence.is_better(rows[position], row, measure.metric, estimate, other, measure.is_exact)
+            for row, other in others
+        ):
             return position
     return None
 

@@ -29,7 +29,7 @@ def write_report(run: RunFolder) -> list[Path]:
     from pqbench.report.results import results_table
 
     manifest, records = run.manifest(), run.current_records()
-    table = results_table(records, manifest)
+    table = results_table(records, manifest, run.comparisons())
     figures = figures_of(run)
     contents = (markdown(table), latex(table), cells_csv(records), html_page(table, shown_figures(figures)))
     files: dict[str, str | bytes] = {**dict(zip(TABLES, contents, strict=True)), **figures}

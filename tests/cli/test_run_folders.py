@@ -61,6 +61,15 @@ def test_a_folder_in_place_of_what_is_read(here: Path, capsys: Capture, name: st
     assert (here / name / "precious").exists()
 
 
+def test_a_folder_in_place_of_the_comparisons(here: Path, capsys: Capture) -> None:
+    in_the_way(here / "comparisons.json")
+    assert run_command_line(["report", "run"]) == 2
+    assert "comparisons.json cannot be read (Is a directory)" in only_error(capsys)
+    assert run_command_line(RUN) == 2
+    assert "comparisons.json cannot be read (Is a directory)" in only_error(capsys)
+    assert (here / "comparisons.json" / "precious").exists()
+
+
 @pytest.mark.parametrize("name", ["table.md", "table.html", "samples.png"])
 def test_a_folder_in_place_of_what_is_written(here: Path, capsys: Capture, name: str) -> None:
     in_the_way(here / name)

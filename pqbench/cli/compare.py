@@ -1,0 +1,169 @@
+"""`pqbench compare`: which of two rows is better, by tests that use that both are made from the same noise."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pqbench.cli.request import CacheFolder, Plugins, build_registry
+from pqbench.report.comparison_formats import ComparisonFormat
+
+if TYPE_CHECKING:
+    from pqbench.bench.compared_rows import FoundRow, RowComparer
+    from pqbench.bench.store import RunFolder
+    from pqbench.comparison.result import Comparison
+    from pqbench.report.table import Section
+
+
+class MetricName(StrEnum):
+    """What rows are ordered by."""
+
+    FD = "fd"
+    KID = "kid"
+    PSNR_TO_FP = "psnr_to_fp"
+
+
+def compare(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN [RUN2] [A] [B]",
+            help="Folders of one or two runs, then rows: pqcad, pqcad@w4a4 or pqcad#PROTOCOL.",
+            show_default=False,
+        ),
+    ],
+    metric: Annotated[MetricName, typer.Option("--metric", help="What many rows are compared by.")] = MetricName.FD,
+    form: Annotated[
+        ComparisonFormat, typer.Option("--format", "-f", help="csv and json have every pair, metric and test.")
+    ] = ComparisonFormat.TERMINAL,
+    cache: CacheFolder = None,
+    plugins: Plugins = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+) -> None:
+    """Test which rows are better: a paired test over images of the same noise, and between seeds from three on.
+
+    RUN: all rows, best first. RUN A: that row against each other one. RUN A B: two rows. RUN RUN2: the rows that both
+    runs have. RUN RUN2 A B: A of the first against B of the second (B is A where it is left out).
+    """
+    runs, rows = _arguments(names)
+    comparisons, sections = _compared(runs, rows, metric.value, cache, plugins)
+    _show([str(run.path) for run in runs], comparisons, sections, ComparisonFormat.JSON if as_json else form)
+
+
+def _arguments(names: list[str]) -> tuple[list[RunFolder], list[str]]:
+    """The runs and the names of rows. The second argument is a run where there is a folder of that name."""
+    from pqbench.bench.store import RunFolder
+    from pqbench.errors import UserError
+
+    count = 2 if len(names) > 1 and Path(names[1]).is_dir() else 1
+    rows = names[count:]
+    if len(rows) > 2:
+        raise UserError(f"Rows to compare are at most two; given are {', '.join(rows)}.")
+    return [RunFolder.existing(name) for name in names[:count]], rows
+
+
+def _compared(
+    runs: list[RunFolder], names: list[str], metric: str, cache: Path | None, plugins: list[str] | None
+) -> tuple[list[Comparison], list[Section]]:
+    """Every comparison that was asked for, and the sections that show it."""
+    from pqbench.bench.cache import StageCache, default_cache_folder
+    from pqbench.bench.compared_rows import RowComparer, find_row, rows_of
+    from pqbench.bench.diagnose import workload_of
+    from pqbench.errors import UserError
+    from pqbench.report.results import distance_name
+
+    manifest = runs[0].manifest()
+    facts = manifest.workload
+    workload = workload_of(build_registry(plugins), str(facts["name"]), facts.get("fingerprint"))
+    comparer = RowComparer(StageCache(cache or default_cache_folder()), workload)
+    distance, first, last = distance_name(manifest), rows_of(runs[0]), rows_of(runs[-1])
+    if len(names) == 2 or (names and len(runs) == 2):
+        return _two(find_row(first, names[0]), find_row(last, names[-1]), comparer, distance)
+    title = str(runs[0].path) if len(runs) == 1 else f"{runs[0].path} (first) against {runs[1].path} (second)"
+    if names:
+        found, sections = _one(find_row(first, names[0]), first, comparer, metric, distance)
+    elif len(runs) == 2:
+        found, sections = _same_names(first, last, comparer, metric, distance, title)
+    else:
+        found, sections = _all(first, comparer, metric, distance)
+    if not sections:
+        raise UserError(f"There are no two rows to compare by {metric} in {title}: see pqbench report.")
+    return found, sections
+
+
+def _two(a: FoundRow, b: FoundRow, comparer: RowComparer, distance: str) -> tuple[list[Comparison], list[Section]]:
+    from pqbench.report.comparison_tables import metrics_section
+
+    found, (first, second) = comparer.compare(a, b), _titles(a, b)
+    return found, [metrics_section(found, distance, first, second)]
+
+
+def _one(
+    row: FoundRow, rows: list[FoundRow], comparer: RowComparer, metric: str, distance: str
+) -> tuple[list[Comparison], list[Section]]:
+    """One row against each other one of its section."""
+    others = [each for each in rows if each.row is not row.row and each.group.protocol == row.group.protocol]
+    found = [comparison for other in others for comparison in comparer.compare(row, other)]
+    title = f"{row.run.path}: {row.title} (first) against each other row (second)"
+    return found, _pairs(found, metric, distance, title)
+
+
+def _same_names(
+    first: list[FoundRow], last: list[FoundRow], comparer: RowComparer, metric: str, distance: str, title: str
+) -> tuple[list[Comparison], list[Section]]:
+    """The rows that two runs have in common."""
+    shared = [(a, b) for a in first for b in last if a.title == b.title]
+    found = [comparison for a, b in shared for comparison in comparer.compare(a, b)]
+    return found, _pairs(found, metric, distance, title)
+
+
+def _pairs(found: list[Comparison], metric: str, distance: str, title: str) -> list[Section]:
+    from pqbench.report.comparison_tables import pairs_section
+
+    chosen = [each for each in found if each.metric == metric]
+    return [pairs_section(chosen, distance, title)] if chosen else []
+
+
+def _all(
+    rows: list[FoundRow], comparer: RowComparer, metric: str, distance: str
+) -> tuple[list[Comparison], list[Section]]:
+    """Every pair, a section of the run's table after the other."""
+    from pqbench.report.comparison_tables import order_sections
+
+    groups = list(comparer.compare_all(rows))
+    chosen = [[each for each in group if each.metric == metric] for group in groups]
+    sections = [
+        replace(section, title=f"{rows[0].run.path}: {section.title}")
+        for each in chosen
+        if each
+        for section in order_sections(each, distance)
+    ]
+    return [comparison for group in groups for comparison in group], sections
+
+
+def _titles(a: FoundRow, b: FoundRow) -> tuple[str, str]:
+    if a.run.path == b.run.path:
+        return a.title, b.title
+    return f"{a.title} ({a.run.path})", f"{b.title} ({b.run.path})"
+
+
+def _show(runs: list[str], comparisons: list[Comparison], sections: list[Section], form: ComparisonFormat) -> None:
+    from pqbench.report.comparison_formats import comparisons_csv, comparisons_json, print_comparisons
+    from pqbench.report.markdown import markdown
+    from pqbench.report.table import Table
+
+    table = Table("Comparison of rows" if len(sections) > 1 else sections[0].title, tuple(sections))
+    match form:
+        case ComparisonFormat.TERMINAL:
+            print_comparisons(table)
+        case ComparisonFormat.MARKDOWN:
+            sys.stdout.write(markdown(table))
+        case ComparisonFormat.CSV:
+            sys.stdout.write(comparisons_csv(comparisons))
+        case ComparisonFormat.JSON:
+            sys.stdout.write(comparisons_json(runs, comparisons))

@@ -1,0 +1,28 @@
+"""What is known about two rows of a table: the paired test where a run kept one, else their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pqbench.comparison.pairing import pair
+from pqbench.comparison.result import Comparison, ComparisonIndex
+from pqbench.report.estimates import Estimate
+from pqbench.report.rows import Row
+
+
+class Evidence:
+    """Verdicts on pairs of rows, from the comparisons that a run's folder keeps (none: from intervals alone)."""
+
+    def __init__(self, comparisons: Iterable[Comparison] = ()) -> None:
+        self._index = ComparisonIndex(comparisons)
+
+    def comparison(self, a: Row, b: Row, metric: str) -> Comparison | None:
+        """The kept comparison of exactly the rows' present cells, `a` first."""
+        return self._index.between(*pair(a.finished, b.finished).cells, metric)
+
+    def is_better(self, a: Row, b: Row, metric: str, ours: Estimate, theirs: Estimate, exact: bool = False) -> bool:
+        """Whether `a` is better than `b`; `ours` and `theirs` are their estimates, whose intervals may decide."""
+        found = self.comparison(a, b, metric)
+        if found is not None:
+            return found.verdict == "better"
+        return ours.surely_better_than(theirs, exact)
