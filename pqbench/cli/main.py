@@ -27,6 +27,9 @@ class Commands(LazyGroup):
         "run": CommandRef("pqbench.cli.run:run", "Run methods on a workload and write their table."),
         "plan": CommandRef("pqbench.cli.plan:plan", "Show what a run would do, without doing it."),
         "report": CommandRef("pqbench.cli.report:report", "Make tables and figures from a run's records."),
+        "calibrate": CommandRef(
+            "pqbench.cli.calibrate:calibrate", "Draw a calibration set into a file that any method can use."
+        ),
         "audit": CommandRef("pqbench.cli.audit:audit", "Count the bits that packed checkpoints really hold."),
         "diagnose": CommandRef(
             "pqbench.cli.diagnose:diagnose", "Measure error by layer and time step of a run's cells."

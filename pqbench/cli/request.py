@@ -39,15 +39,8 @@ def build_request(
 ) -> Request:
     """The request behind the options. Raises `UserError` for options that mean nothing."""
     from pqbench.bench.plan import Request, parse_seeds
-    from pqbench.errors import UserError
 
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device {device} is not known: use cpu or cuda.")
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
+    require_usable_device(device)
     return Request(
         methods=methods,
         workload=workload,
@@ -57,6 +50,19 @@ def build_request(
         engines=() if engines.strip().lower() == "none" else tuple(name.strip() for name in engines.split(",")),
         device=device,
     )
+
+
+def require_usable_device(device: str) -> None:
+    """Raise `UserError` for a device that is unknown or that this machine lacks."""
+    from pqbench.errors import UserError
+
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device {device} is not known: use cpu or cuda.")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
 
 
 def build_registry(plugins: list[str] | None) -> Registry:
