@@ -108,12 +108,17 @@ def _facts(drawn: Drawn, output: Path, workload: str) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
+    from pqbench.methods.grammar import MethodSpec
+
     shape, span, made = facts["shape"], facts["time_steps"], facts["facts"]
     rows = [
         ("Digest (sha256)", facts["digest"]),
         ("Samples", f"{facts['samples']} of shape {'x'.join(map(str, shape))}"),
         ("Sampler", facts["sampler"]),
-        ("Facts", ", ".join(f"{key} {value}" for key, value in sorted(made.items()) if key != "drawn_by")),
+        (
+            "Facts",
+            ", ".join(f"{key} {value}" for key, value in sorted(made.items()) if key not in ("drawn_by", "sampler")),
+        ),
         ("Workload", f"{facts['workload']} (fingerprint {facts['fingerprint'][:12]}…)"),
         ("Time steps", f"{span['first']} to {span['last']}"),
         ("Written", f"{facts['file']}, {facts['plot']}"),
@@ -121,5 +126,5 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     width = max(len(name) for name, _ in rows)
     return [
         *(f"{name:<{width}}  {value}" for name, value in rows),
-        f"{'Use':<{width}}  METHOD[calibration={facts['file']}]",
+        f"{'Use':<{width}}  {MethodSpec('METHOD', (('calibration', facts['file']),))}",
     ]

@@ -80,6 +80,9 @@ def time_steps_figure(panels: Sequence[Panel], form: ImageFormat = "png") -> byt
             _draw(axes, panel, last)
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
+        figure.supxlabel(
+            "dashed: equally many samples at every sampling step", fontsize=8.5, color=INK, x=0.99, ha="right"
+        )
 
     # A panel alone has room to be larger.
     scale = 1.5 if len(panels) == 1 else 1.0
@@ -89,6 +92,7 @@ def time_steps_figure(panels: Sequence[Panel], form: ImageFormat = "png") -> byt
 def _draw(axes: Axes, panel: Panel, last: int) -> None:
     places, counts, width = _bars(panel)
     axes.bar(places, counts, width=0.85 * width, color=COLOURS[0])
+    axes.set_ylim(0, 1.06 * max(counts))
     total = sum(panel.counts)
     axes.axhline(total / len(counts), color=FAINT, linewidth=1.0, linestyle="--")
     axes.set_xlim(-0.03 * last - width / 2, 1.03 * last + width / 2)
