@@ -110,15 +110,13 @@ def _facts(drawn: Drawn, output: Path, workload: str) -> dict[str, Any]:
 def _lines(facts: dict[str, Any]) -> list[str]:
     from pqbench.methods.grammar import MethodSpec
 
-    shape, span, made = facts["shape"], facts["time_steps"], facts["facts"]
+    shape, span = facts["shape"], facts["time_steps"]
+    made = {key: value for key, value in facts["facts"].items() if key not in ("drawn_by", "sampler")}
     rows = [
         ("Digest (sha256)", facts["digest"]),
         ("Samples", f"{facts['samples']} of shape {'x'.join(map(str, shape))}"),
         ("Sampler", facts["sampler"]),
-        (
-            "Facts",
-            ", ".join(f"{key} {value}" for key, value in sorted(made.items()) if key not in ("drawn_by", "sampler")),
-        ),
+        ("Facts", ", ".join(f"{key} {value}" for key, value in sorted(made.items()))),
         ("Workload", f"{facts['workload']} (fingerprint {facts['fingerprint'][:12]}…)"),
         ("Time steps", f"{span['first']} to {span['last']}"),
         ("Written", f"{facts['file']}, {facts['plot']}"),
