@@ -117,7 +117,7 @@ def _title(panel: Panel, samples: int) -> str:
     seeds = f", mean of {panel.sets} sets" if panel.sets > 1 else ""
     words = [f"{panel.sampler.replace(',', ', ')}: {samples} samples{seeds}"]
     if panel.users:
-        words.append(f"used by {', '.join(panel.users)}")
+        words.append(f"used by {', '.join(user.replace(',', ', ') for user in panel.users)}")
     return "\n".join(
         line
         for text in words
