@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from pqbench.bench.peak_memory import peak_bytes, reset_peak
 from pqbench.bench.progress import RunProgress, seconds_since
 from pqbench.bench.records import StageRun
 from pqbench.bench.repeatable import repeatable
-from pqbench.bench.stage import Stage
+from pqbench.bench.stage import Stage, StageName
 from pqbench.bench.stages import STAGE_FUNCTIONS
 from pqbench.contracts.context import ProgressCallback
 from pqbench.files import write_atomically
@@ -63,16 +65,23 @@ class Executor:
 
     def _work(self, stage: Stage, folder: Path, report: ProgressCallback) -> None:
         inputs = {role: self.cache.folder(needed.key) for role, needed in stage.inputs.items()}
-        reset_peak()
-        started = time.monotonic()
         try:
-            with cell_errors(stage.name), repeatable(stage.key):
+            with costed(stage.name, stage.key, folder):
                 STAGE_FUNCTIONS[stage.name](stage, folder, inputs, report)
         except CellError as error:
             self.failed[stage.key] = error
             raise
-        cost = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_bytes()}
-        write_atomically(folder / COST, json.dumps(cost))
+
+
+@contextmanager
+def costed(name: StageName, key: str, folder: Path) -> Iterator[None]:
+    """Around the work of one stage: keeps in `folder` what it took. Raises `CellError` when it fails."""
+    reset_peak()
+    started = time.monotonic()
+    with cell_errors(name), repeatable(key):
+        yield
+    cost = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_bytes()}
+    write_atomically(folder / COST, json.dumps(cost))
 
 
 def cost_of(stage: Stage, cache: StageCache) -> dict[str, Any]:

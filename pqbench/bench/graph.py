@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pqbench
 from pqbench.bench.budgets import Preset
 from pqbench.bench.cell import Cell, Job
 from pqbench.bench.stage import Stage
+from pqbench.contracts import CalibrationSampler
 from pqbench.environment import package_versions
 from pqbench.errors import UserError
 from pqbench.methods.composition import Part
@@ -87,14 +89,20 @@ def _images(job: Job, model: Stage) -> Stage:
 
 
 def _calibration(job: Job, part: Part[Any]) -> Stage:
-    facts = _component_facts(job, part)
-    # The bits do not change a calibration set, so methods that differ in bits share it.
-    del facts["precision"]
+    facts = calibration_facts(part, job.workload_facts, steps=job.workload.steps, seed=job.seed, device=job.device)
     return Stage("calibrate", facts, job, component=part.component)
 
 
 def _component_stage(name: Any, job: Job, part: Part[Any], inputs: dict[str, Stage]) -> Stage:
     return Stage(name, _component_facts(job, part), job, inputs, part.component)
+
+
+def calibration_facts(
+    part: Part[CalibrationSampler], workload_facts: Mapping[str, Any], *, steps: int, seed: int, device: str
+) -> dict[str, Any]:
+    """What decides a calibration set. Bits do not change it, so methods that differ in bits share it."""
+    base = _facts_of_place(workload_facts, device)
+    return {**base, "component": part.canonical(), "steps": steps, "seed": seed}
 
 
 def _component_facts(job: Job, part: Part[Any]) -> dict[str, Any]:
@@ -108,13 +116,12 @@ def _component_facts(job: Job, part: Part[Any]) -> dict[str, Any]:
 
 
 def _base_facts(job: Job) -> dict[str, Any]:
+    return _facts_of_place(job.workload_facts, job.device)
+
+
+def _facts_of_place(workload_facts: Mapping[str, Any], device: str) -> dict[str, Any]:
     # Another torch rounds differently, so its outputs are others.
-    return {
-        "workload": dict(job.workload_facts),
-        "code": computing_code(),
-        "torch": torch.__version__,
-        "device": job.device,
-    }
+    return {"workload": dict(workload_facts), "code": computing_code(), "torch": torch.__version__, "device": device}
 
 
 def _timing(job: Job, model: Stage) -> Stage:

@@ -11,7 +11,8 @@ from pqbench.bench.cell import REFERENCE_METHOD, Cell, Job, is_reference
 from pqbench.bench.graph import cell_of
 from pqbench.bench.hashing import digest
 from pqbench.bench.stage import Stage
-from pqbench.contracts import Budget, Workload
+from pqbench.calibration.stored import StoredCalibration
+from pqbench.contracts import Budget, Component, Workload
 from pqbench.errors import UserError
 from pqbench.evaluation.protocol import Protocol
 from pqbench.methods.composition import Composition, compose
@@ -70,7 +71,8 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         sampling_batch=preset.sampling_batch,
         resamples=preset.resamples,
     )
-    facts = _identity(found, workload)
+    _check_calibration_files(workload, compositions)
+    facts = workload_facts(found, workload)
     jobs = [
         Job(
             workload,
@@ -156,15 +158,27 @@ def _repeated(labels: list[str]) -> str:
 
 def _check_devices(request: Request, workload: type[Workload], compositions: Iterable[Composition]) -> None:
     parts = [part.component for composition in compositions for part in composition.parts().values()]
-    for component in (workload, *parts):
-        if request.device not in component.devices:
+    require_device(request.device, (workload, *parts))
+
+
+def require_device(device: str, components: Iterable[Component | type[Component]]) -> None:
+    """Raise `UserError` when one of the components does not run on this device."""
+    for component in components:
+        if device not in component.devices:
             raise UserError(
-                f"The {component.kind} {component.name} does not run on {request.device}: "
+                f"The {component.kind} {component.name} does not run on {device}: "
                 f"use --device {' or '.join(component.devices)}."
             )
 
 
-def _identity(found: Registered[Workload], workload: Workload) -> dict[str, Any]:
+def _check_calibration_files(workload: Workload, compositions: Iterable[Composition]) -> None:
+    for part in (part for composition in compositions for part in composition.parts().values()):
+        if isinstance(part.component, StoredCalibration):
+            part.component.require_fits(workload)
+
+
+def workload_facts(found: Registered[Workload], workload: Workload) -> dict[str, Any]:
+    """What identifies a workload in keys, records and manifests."""
     return {
         "name": found.name,
         "distribution": found.provenance.distribution,

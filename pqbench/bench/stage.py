@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 StageName = Literal["export", "calibrate", "quantize", "distill", "sample", "features", "score", "time"]
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 """Raised when the files that stages write change, so that older outputs are not mistaken for new ones."""
 
 
@@ -38,15 +38,7 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Hash of the name, the facts, the inputs' keys and the versions: the name of the output's folder."""
-        return digest(
-            {
-                "stage": self.name,
-                "version": STAGE_VERSION,
-                "api": API_VERSION,
-                "facts": self.facts,
-                "inputs": {role: stage.key for role, stage in self.inputs.items()},
-            }
-        )
+        return stage_key(self.name, self.facts, {role: stage.key for role, stage in self.inputs.items()})
 
     def __iter__(self) -> Iterator[Stage]:
         """This stage after everything that it needs, each once, in an order in which they can run."""
@@ -57,3 +49,16 @@ class Stage:
                     seen.add(needed.key)
                     yield needed
         yield self
+
+
+def stage_key(name: StageName, facts: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The key of a stage with these facts, whose inputs (by role) have these keys."""
+    return digest(
+        {
+            "stage": name,
+            "version": STAGE_VERSION,
+            "api": API_VERSION,
+            "facts": dict(facts),
+            "inputs": dict(inputs),
+        }
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from pqbench.contracts.calibration import CalibrationSet
@@ -39,6 +38,5 @@ def calibration_set(context: Context, levels: Tensor, purpose: str, facts: Mappi
         device=context.device,
         progress=context.progress,
     )
-    context.trace.append({"histogram": torch.bincount(levels, minlength=context.steps).tolist()})
     stated = {key: str(value) for key, value in facts.items()}
     return CalibrationSet(x_t, timesteps[positions], workload.fingerprint(), stated, workload.prediction)

@@ -28,10 +28,14 @@ class Commands(LazyGroup):
         "plan": CommandRef("pqbench.cli.plan:plan", "Show what a run would do, without doing it."),
         "report": CommandRef("pqbench.cli.report:report", "Make tables and figures from a run's records."),
         "compare": CommandRef("pqbench.cli.compare:compare", "Test which rows of a run, or of two, are better."),
+        "calibrate": CommandRef(
+            "pqbench.cli.calibrate:calibrate", "Draw a calibration set into a file that any method can use."
+        ),
         "audit": CommandRef("pqbench.cli.audit:audit", "Count the bits that packed checkpoints really hold."),
         "diagnose": CommandRef(
             "pqbench.cli.diagnose:diagnose", "Measure error by layer and time step of a run's cells."
         ),
+        "methods": CommandRef("pqbench.cli.methods:app", "See the methods, their components and their ablations."),
         "plugins": CommandRef("pqbench.cli.plugins:app", "See which methods and components are installed."),
         "env": CommandRef("pqbench.cli.env:env", "Show the environment that results depend on."),
     }

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pqbench.cli.request import (
+    Ablation,
     BudgetName,
     BudgetOption,
     CacheFolder,
@@ -22,11 +23,13 @@ from pqbench.cli.request import (
     build_registry,
     build_request,
     warn_before_work,
+    with_ablation,
 )
 
 
 def plan(
-    methods: Methods,
+    methods: Methods = "",
+    ablation: Ablation = None,
     workload: WorkloadName = "fashion",
     budget: BudgetOption = BudgetName.QUICK,
     seeds: Seeds = "0",
@@ -42,6 +45,7 @@ def plan(
     from pqbench.bench.plan import make_plan
 
     registry = build_registry(plugins)
+    methods = with_ablation(methods, ablation, budget, registry)
     made = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
     warn_before_work(made, registry)
     stage_cache = StageCache(cache or default_cache_folder())

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pqbench.bench.plan import Plan, Request
+    from pqbench.methods.ablation import AblationRow
     from pqbench.registry import Registry
 
 
@@ -23,6 +26,9 @@ class BudgetName(StrEnum):
 
 Methods = Annotated[
     str, typer.Option("--methods", "-m", help="Methods and their options: pqcad,ptq4dm[a=8]. fp is always added.")
+]
+Ablation = Annotated[
+    str | None, typer.Option("--ablation", help="A method: its declared variants run as well, see methods ablation.")
 ]
 WorkloadName = Annotated[str, typer.Option("--workload", "-w", help="What is compressed and judged.")]
 BudgetOption = Annotated[BudgetName, typer.Option("--budget", "-b", help="Preset of the work: minutes, hours, days.")]
@@ -39,15 +45,8 @@ def build_request(
 ) -> Request:
     """The request behind the options. Raises `UserError` for options that mean nothing."""
     from pqbench.bench.plan import Request, parse_seeds
-    from pqbench.errors import UserError
 
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device {device} is not known: use cpu or cuda.")
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
+    require_usable_device(device)
     return Request(
         methods=methods,
         workload=workload,
@@ -57,6 +56,44 @@ def build_request(
         engines=() if engines.strip().lower() == "none" else tuple(name.strip() for name in engines.split(",")),
         device=device,
     )
+
+
+def require_usable_device(device: str) -> None:
+    """Raise `UserError` for a device that is unknown or that this machine lacks."""
+    from pqbench.errors import UserError
+
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device {device} is not known: use cpu or cuda.")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
+
+
+def with_ablation(methods: str, ablation: str | None, budget: BudgetName, registry: Registry) -> str:
+    """The methods that are asked for: those of --methods, then the variants that the method --ablation declares.
+
+    Raises `UserError` when neither is given, and for a method without an ablation.
+    """
+    from pqbench.errors import UserError
+
+    if ablation is None:
+        if not methods.strip():
+            raise UserError("No method is asked for: give --methods, for instance --methods rtn, or --ablation METHOD.")
+        return methods
+    from pqbench.methods.ablation import ablation_rows
+
+    rows = ablation_rows(ablation, registry, budget.value)
+    say_left_out(ablation, rows)
+    return ",".join([*([methods] if methods.strip() else []), *(row.spec for row in rows if row.runs)])
+
+
+def say_left_out(method: str, rows: Iterable[AblationRow]) -> None:
+    """One line on stderr for each variant that cannot run here."""
+    for row in rows:
+        if row.problem:
+            typer.echo(f"Left out of the ablation of {method}: {row.description} ({row.problem})", err=True)
 
 
 def build_registry(plugins: list[str] | None) -> Registry:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pqbench.cli.request import (
+    Ablation,
     BudgetName,
     BudgetOption,
     CacheFolder,
@@ -24,6 +25,7 @@ from pqbench.cli.request import (
     build_registry,
     build_request,
     warn_before_work,
+    with_ablation,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class ModeName(StrEnum):
 
 
 def run(
-    methods: Methods,
+    methods: Methods = "",
+    ablation: Ablation = None,
     workload: WorkloadName = "fashion",
     budget: BudgetOption = BudgetName.QUICK,
     seeds: Seeds = "0",
@@ -73,6 +76,7 @@ def run(
     from pqbench.bench.store import RunFolder
 
     registry = build_registry(plugins)
+    methods = with_ablation(methods, ablation, budget, registry)
     plan = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
     writes, path = mode is not ModeName.READ_ONLY, output or default_folder(plan)
     folder = RunFolder(path) if writes else RunFolder.existing(path)

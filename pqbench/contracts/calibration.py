@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from pqbench.errors import UserError
 
 if TYPE_CHECKING:
     from pqbench.contracts.workload import Workload
+
+_HEADER = "pqbench_calibration"
+"""The file's only entry of metadata, one JSON text: safetensors would write several in an order that varies."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +86,23 @@ class CalibrationSet:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write the set to one safetensors file. Raises `OSError` when the disk is full."""
+        """Write the set to one safetensors file, equal sets as equal bytes. Raises `OSError` when the disk is full."""
         tensors = {"x_t": self.x_t.contiguous(), "t": self.t.contiguous()}
-        save_file(tensors, path, {"workload": self.workload, "prediction": self.prediction, **self.facts})
+        header = {"workload": self.workload, "prediction": self.prediction, "facts": self.facts}
+        save_file(tensors, path, {_HEADER: json.dumps(header, sort_keys=True)})
 
     @classmethod
     def load(cls, path: Path) -> CalibrationSet:
         """Read a set back. Raises `UserError` when the file is not a whole calibration set."""
         try:
             with safe_open(path, "pt") as file:
-                facts = dict(file.metadata() or {})
+                header = (file.metadata() or {}).get(_HEADER)
+                if header is None:
+                    raise UserError(f"{path} is not a calibration set of pqbench: it has no header of one.")
                 x_t, t = file.get_tensor("x_t"), file.get_tensor("t")
-        except (SafetensorError, OSError) as error:
+            return cls(x_t=x_t, t=t, **json.loads(header))
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} is not a complete calibration set ({error}).") from None
-        workload, prediction = facts.pop("workload", ""), facts.pop("prediction", "epsilon")
-        return cls(x_t=x_t, t=t, workload=workload, facts=facts, prediction=prediction)
 
 
 class CalibrationSampler(Component):

@@ -14,6 +14,9 @@ class Method(Component):
 
     A field that is empty means that the method has no such component. `settings` overrides defaults of components,
     for instance {"calibration.preset": "script"}; users override both with `name[key=value]`.
+
+    `ablation` says which variants show what each part is worth: a short description -> a method with its options, for
+    instance {"no distillation": "mine[distiller=none]"}. `pqbench run --ablation NAME` runs them.
     """
 
     kind: ClassVar[Kind] = "method"
@@ -22,3 +25,4 @@ class Method(Component):
     quantizer: ClassVar[str] = ""
     distiller: ClassVar[str] = ""
     settings: ClassVar[Mapping[str, object]] = {}
+    ablation: ClassVar[Mapping[str, str]] = {}

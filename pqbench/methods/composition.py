@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
+from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts.calibration import CalibrationSampler
 from pqbench.contracts.component import Component
 from pqbench.contracts.distiller import Distiller
@@ -18,7 +19,7 @@ from pqbench.errors import UserError
 from pqbench.methods.grammar import MethodSpec
 from pqbench.methods.options import PRECISION_KEYS, assign
 from pqbench.methods.precision import Precision
-from pqbench.methods.roles import NONE, ROLES, Choice, Role, published_choice, user_choice
+from pqbench.methods.roles import NONE, ROLES, Choice, Role, is_file, published_choice, user_choice
 from pqbench.registry import Provenance, Registered, Registry
 
 C = TypeVar("C", bound=Component)
@@ -26,11 +27,15 @@ C = TypeVar("C", bound=Component)
 
 @dataclass(frozen=True)
 class Part(Generic[C]):
-    """One component of a composition: the instance, all its parameters, and where its code comes from."""
+    """One component of a composition: the instance, all its parameters, and where its code comes from.
+
+    file    of a calibration set from a file: its name, its digest and the facts that made it, for the record
+    """
 
     component: C
     parameters: Mapping[str, Value]
     provenance: Provenance
+    file: Mapping[str, Any] = field(default_factory=dict)
 
     def canonical(self) -> dict[str, Any]:
         """What decides its results, as plain data for hashing."""
@@ -89,6 +94,8 @@ class Composition:
         }
         for role, part in self.parts().items():
             facts[role] = {**part.canonical(), "deviations": list(part.component.deviations)}
+            if part.file:
+                facts[role]["file"] = dict(part.file)
         return facts
 
 
@@ -112,6 +119,9 @@ def compose(spec: MethodSpec, registry: Registry, budget: Budget) -> Composition
     given = assign(str(spec), options, choice)
     parts: dict[Role, Part[Any]] = {}
     for role, component in choice.items():
+        if is_file(role, wanted.get(role, "")):
+            parts[role] = _part_from_file(wanted[role], component)
+            continue
         own = defaults[role] if published.get(role) == component else {}
         parts[role] = _part(component, own | given[role], budget)
     return Composition(
@@ -127,6 +137,18 @@ def compose(spec: MethodSpec, registry: Registry, budget: Budget) -> Composition
 def _part(found: Registered[C], given: Mapping[str, object], budget: Budget) -> Part[C]:
     parameters = resolve(found.component, given, budget)
     return Part(found.component(**parameters), parameters, found.provenance)
+
+
+def sampler_part(spec: MethodSpec, registry: Registry, budget: Budget) -> Part[CalibrationSampler]:
+    """A calibration sampler by itself, `ndtc[samples=64]`. Raises `UserError` as `compose` does."""
+    return _part(registry.find("calibration", spec.name), dict(spec.options), budget)
+
+
+def _part_from_file(path: str, found: Registered[Any]) -> Part[StoredCalibration]:
+    """Its digest is its only parameter: the file may lie anywhere."""
+    stored = StoredCalibration.at(path)
+    file = {"name": stored.path.name, "digest": stored.digest, "facts": dict(stored.facts)}
+    return Part(stored, {"digest": stored.digest}, found.provenance, file)
 
 
 def _precision(

@@ -20,6 +20,7 @@ from pqbench.errors import UserError
 
 KEY: Final = re.compile(r"\s*([A-Za-z_][\w.]*)\s*=")
 NAME: Final = re.compile(r"[A-Za-z0-9][\w.:-]*")
+LIST: Final = "The list of methods"
 DANGLING: Final = re.compile(r",\s*\]")
 BARE_VALUE: Final = re.compile(r"[^\s,\[\]'\"\\]+(?:[ ]+[^\s,\[\]'\"\\]+)*")
 """A value that needs no quotes when it is written."""
@@ -47,6 +48,14 @@ def parse_methods(text: str) -> tuple[MethodSpec, ...]:
     return _Parser(text).methods()
 
 
+def parse_sampler(text: str) -> MethodSpec:
+    """Read one calibration sampler, `ndtc[preset=text]`. Raises `UserError` as `parse_methods` does."""
+    specs = _Parser(text, "The calibration sampler").methods()
+    if len(specs) > 1:
+        raise UserError(f"{text} names {len(specs)} calibration samplers: give one.")
+    return specs[0]
+
+
 def _quoted(value: str) -> str:
     if BARE_VALUE.fullmatch(value):
         return value
@@ -57,8 +66,9 @@ def _quoted(value: str) -> str:
 class _Parser:
     """Recursive descent over one text; `at` is the index of the next character."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, what: str = LIST) -> None:
         self.text = text
+        self.what = what
         self.at = 0
 
     def methods(self) -> tuple[MethodSpec, ...]:
@@ -74,7 +84,7 @@ class _Parser:
         self._skip_blanks()
         match = NAME.match(self.text, self.at)
         if match is None:
-            self._fail("expected the name of a method")
+            self._fail("expected a name" if self.what != LIST else "expected the name of a method")
         self.at = match.end()
         self._skip_blanks()
         return MethodSpec(match[0], self._options() if self._next() == "[" else ())
@@ -159,4 +169,4 @@ class _Parser:
     def _fail(self, reason: str, at: int | None = None) -> NoReturn:
         where = self.at if at is None else at
         marked = f"{self.text[:where]} >>> {self.text[where:]}".strip()
-        raise UserError(f"The list of methods cannot be read at character {where + 1}: {reason}: {marked}")
+        raise UserError(f"{self.what} cannot be read at character {where + 1}: {reason}: {marked}")

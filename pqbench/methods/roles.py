@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, Final, Literal
 
+from pqbench import __version__
+from pqbench.calibration import stored
 from pqbench.contracts.component import Kind
 from pqbench.contracts.distiller import Distiller
 from pqbench.contracts.method import Method
 from pqbench.errors import UserError
-from pqbench.registry import Registered, Registry
+from pqbench.registry import Provenance, Registered, Registry
+from pqbench.registry.provenance import source_hash
+from pqbench.registry.registry import OWN_DISTRIBUTION
 
 Role = Literal["calibration", "quantizer", "distiller", "distiller_calibration"]
 ROLES: Final[tuple[Role, ...]] = typing.get_args(Role)
@@ -40,7 +46,7 @@ def published_choice(method: type[Method], registry: Registry) -> Choice:
 
 
 def user_choice(label: str, published: Choice, wanted: Mapping[Role, str], registry: Registry) -> Choice:
-    """The published components with those in `wanted` (role -> name or `none`) put in their place.
+    """The published components with those in `wanted` (role -> name, path of a calibration set, or `none`) put in.
 
     A calibration sampler leaves together with the component that it serves, and a distiller brings its own.
     Raises `UserError` for a combination that cannot work.
@@ -50,7 +56,8 @@ def user_choice(label: str, published: Choice, wanted: Mapping[Role, str], regis
         choice.pop("distiller_calibration", None)
     for role in wanted:
         choice.pop(role, None)
-    choice |= _find({role: name for role, name in wanted.items() if name != NONE}, registry)
+    choice |= {role: file_entry() for role, name in wanted.items() if is_file(role, name)}
+    choice |= _find({r: name for r, name in wanted.items() if name != NONE and not is_file(r, name)}, registry)
     if "distiller" in wanted and "distiller_calibration" not in wanted:
         choice |= _find({"distiller_calibration": _own_calibration(choice)}, registry)
     _refuse_idle_sampler(label, "calibration", "quantizer", choice, wanted)
@@ -60,6 +67,20 @@ def user_choice(label: str, published: Choice, wanted: Mapping[Role, str], regis
     if _own_calibration(choice) and "distiller_calibration" not in choice:
         _missing_sampler(label, "distiller", "distiller_calibration", choice, registry)
     return choice
+
+
+def is_file(role: Role, name: str) -> bool:
+    """Whether the user gives the path of a calibration set in this role."""
+    return KIND_OF_ROLE[role] == "calibration" and stored.is_path(name)
+
+
+@cache
+def file_entry() -> Registered[Any]:
+    """What stands for a calibration set from a file among the components."""
+    code = source_hash([Path(stored.__file__)])
+    return Registered(
+        "calibration", stored.StoredCalibration, Provenance(OWN_DISTRIBUTION, __version__, "built-in", code)
+    )
 
 
 def _find(names: Mapping[Role, str], registry: Registry) -> Choice:

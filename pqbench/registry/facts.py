@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from pqbench.errors import UserError
@@ -122,6 +123,9 @@ def _method(component: Any) -> Iterator[str]:
     settings = component.settings
     if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
         yield "its settings are not a mapping from parameter names"
+    ablation = component.ablation
+    if not isinstance(ablation, Mapping) or not all(isinstance(text, str) for text in chain(*ablation.items())):
+        yield "its ablation is not a mapping from descriptions to methods, both of them texts"
 
 
 def _distiller(component: Any) -> Iterator[str]:

@@ -9,6 +9,8 @@ from pqbench.bench.records import Audit
 from pqbench.report.measures import LATENCY, latency_place
 from pqbench.report.rows import Row
 
+_ROLES = {"calibration": "calibration set", "distiller_calibration": "calibration set of the distiller"}
+
 
 class Footnotes:
     """The footnotes of one section; a text that several rows need gets one number."""
@@ -34,6 +36,7 @@ def footnotes_of(row: Row) -> Iterator[str]:
         for audit in audits:
             yield from _exempt(Audit.model_validate_json(audit))
         yield from _executed(row)
+    yield from dict.fromkeys(_calibration_files(row))
     yield from dict.fromkeys(_deviations(row))
     yield from dict.fromkeys(note for record in row.records for note in record.notes)
 
@@ -71,6 +74,19 @@ def _executed(row: Row) -> Iterator[str]:
     for engine, layers in ran.items():
         counts = ", ".join(f"{number} in {kind}" for kind, number in sorted(layers.items()))
         yield f"Arithmetic of {engine}, read back from what ran: layers {counts}."
+
+
+def _calibration_files(row: Row) -> Iterator[str]:
+    """Which sets came from files: the method's own sampler was then not used."""
+    for record in row.records:
+        for role, component in record.components.items():
+            file = component.get("file")
+            if file:
+                facts = file.get("facts", {})
+                by = facts.get("drawn_by") or facts.get("sampler", "an unknown sampler")
+                seed = f" with seed {facts['seed']}" if "seed" in facts else ""
+                what = _ROLES.get(role, role)
+                yield f"The {what} is the file {file['name']} (sha256 {file['digest']}), drawn by {by}{seed}."
 
 
 def _deviations(row: Row) -> Iterator[str]:

@@ -13,14 +13,16 @@ from pqbench.files import write_atomically
 TABLES = ("table.md", "table.tex", "table.csv", "table.html")
 QUALITY_PLOT = "quality_latency"
 SAMPLE_GRID = "samples.png"
+CALIBRATION_PLOT = "calibration"
 
 
 def write_report(run: RunFolder) -> list[Path]:
     """Write tables and figures into the run's folder, each whole or not at all; return what was written.
 
     table.md, table.tex, table.csv (one row a cell), table.html, quality_latency.png and .svg, samples.png where images
-    were kept, and trace-NAME.png for each cell with a trace of progressive quantization. The same records give the
-    same bytes. Raises `UserError` for a folder that holds no run, damaged records or a full disk.
+    were kept, calibration.png and .svg where calibration sets were drawn, and trace-NAME.png for each cell with a trace
+    of progressive quantization. The same records give the same bytes. Raises `UserError` for a folder that holds no
+    run, damaged records or a full disk.
     """
     from pqbench.report.cells import cells_csv
     from pqbench.report.html_page import html_page
@@ -50,7 +52,7 @@ def figures_of(run: RunFolder) -> dict[str, bytes]:
         figures[SAMPLE_GRID] = grid
     figures[f"{QUALITY_PLOT}.png"] = quality_latency(records, manifest)
     figures[f"{QUALITY_PLOT}.svg"] = quality_latency(records, manifest, "svg")
-    return figures | _traces(records)
+    return figures | _time_steps(records) | _traces(records)
 
 
 def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -58,11 +60,24 @@ def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
     captions = {
         f"{QUALITY_PLOT}.png": "Quality against measured latency",
         SAMPLE_GRID: "The same seeds in every column",
+        f"{CALIBRATION_PLOT}.png": "Time steps of the calibration sets",
     }
     return {
         captions.get(name, f"Progressive quantization: {name.removesuffix('.png')}"): figure
         for name, figure in figures.items()
         if name.endswith(".png")
+    }
+
+
+def _time_steps(records: list[Record]) -> dict[str, bytes]:
+    from pqbench.report.figures.calibration import calibration_panels, time_steps_figure
+
+    panels = calibration_panels(records)
+    if not panels:
+        return {}
+    return {
+        f"{CALIBRATION_PLOT}.png": time_steps_figure(panels),
+        f"{CALIBRATION_PLOT}.svg": time_steps_figure(panels, "svg"),
     }
 
 

@@ -229,7 +229,7 @@ def test_a_damaged_output_is_made_again(bench: Bench, stage: str, damage: Callab
     made = [run.stage for record in again.values() for run in record.stages if not run.cached]
     assert made == [stage]
     assert [comparable(record) for record in again.values()] == [comparable(record) for record in first.values()]
-    if victim.suffix == ".safetensors" and stage != "calibrate":
+    if victim.suffix == ".safetensors":
         assert victim.read_bytes() == content
 
 

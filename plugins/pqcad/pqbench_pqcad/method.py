@@ -22,3 +22,15 @@ class Pqcad(Method):
     quantizer: ClassVar[str] = "progressive"
     distiller: ClassVar[str] = "cad"
     settings: ClassVar[Mapping[str, object]] = {"calibration.preset": "script"}
+    ablation: ClassVar[Mapping[str, str]] = {
+        "PQ and CAD": "pqcad",
+        "PQ only": "pqcad[distiller=none]",
+        "CAD only (fixed bits)": "pqcad[quantizer=ptq4dm]",
+        "neither": "pqcad[quantizer=ptq4dm,distiller=none]",
+        "no momentum detector": "pqcad[detector=false]",
+        "no smoothing of transitions": "pqcad[ramp=0,averaging=0]",
+        "no noise injection": "pqcad[rho=0]",
+        "lambda = 0: quantized teacher alone": "pqcad[lam=0]",
+        "lambda = 1: FP model alone": "pqcad[lam=1]",
+    }
+    """Fixed bits: PTQ4DM's L_p searched ranges and nearest rounding at the target width, on the same C_QC."""

@@ -45,6 +45,7 @@ class ProgressiveQuantizer(Quantizer):
         60, quick=8, full=500, low=1, high=1_000_000, help="most iterations of one block at one activation width"
     )
     minimum: int = parameter(20, quick=4, full=50, low=1, high=1_000_000, help="fewest iterations at a width")
+    detector: bool = parameter(True, help="end a width at a plateau; false: every width spends its whole budget")
     beta: float = parameter(0.9, low=0.0, high=0.999, help="momentum of the detector")
     tau: float = parameter(0.02, quick=0.05, low=0.0, high=1.0, help="relative change of M that counts as none")
     patience: int = parameter(2, quick=1, low=1, high=1000, help="quiet checks in a row that end a width")
@@ -96,12 +97,17 @@ class ProgressiveQuantizer(Quantizer):
         ).run
 
     def _detector(self, minimum: int, budget: int) -> MomentumDetector:
+        """The rule for one width. Without the detector nothing fires before the budget is spent.
+
+        So the twin of an ablation gets at least the iterations that the detector allows: what the detector is worth is
+        the time that it saves, and what that costs in quality. For equal iterations, give the twin smaller budgets.
+        """
         return MomentumDetector(
             beta=self.beta,
             tau=self.tau,
             patience=self.patience,
             interval=self.interval,
-            minimum=min(minimum, budget),
+            minimum=min(minimum, budget) if self.detector else budget,
             budget=budget,
         )
 

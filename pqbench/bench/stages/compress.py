@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pqbench.bench.calibration_facts import stamped, time_steps_row
 from pqbench.bench.cell import Job
 from pqbench.bench.stage import Stage
 from pqbench.contracts import (
@@ -42,13 +43,21 @@ def export(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pro
 
 def calibrate(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Draw a calibration set; it does not depend on the precision, so that methods which differ in bits share it."""
-    sampler: CalibrationSampler = stage.component
-    context = _context(stage.job, Precision(), progress)
+    draw_into(folder, stage.component, _context(stage.job, Precision(), progress))
+
+
+def draw_into(folder: Path, sampler: CalibrationSampler, context: Context) -> None:
+    """What the stage leaves: the set with the facts that made it, and as its trace the time steps drawn.
+
+    Raises `UserError` for a sampler that returns something else or a set that does not fit the workload.
+    """
     drawn: object = sampler.sample(context)
     if not isinstance(drawn, CalibrationSet):
         raise UserError(_returned(sampler, "sample", drawn, "a CalibrationSet"))
-    drawn.require_fits(stage.job.workload)
+    drawn.require_fits(context.workload)
+    drawn = stamped(drawn, sampler, context)
     drawn.save(folder / CALIBRATION)
+    context.trace.append(time_steps_row(drawn, context.timesteps()))
     _write_trace(context, folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pqbench.contracts import BUDGETS, Method
 from pqbench.errors import UserError
+from pqbench.methods.ablation import ablation_rows
 from pqbench.methods.composition import compose
 from pqbench.methods.grammar import parse_methods
 from pqbench.registry import Registry
@@ -11,7 +12,7 @@ from pqbench.testing.contracts.expect import expect, expect_sound_facts
 
 
 def check_method(method: type[Method], *, registry: Registry | None = None) -> None:
-    """Check that a method's components and settings resolve at every budget.
+    """Check that a method's components, settings and ablation resolve at every budget.
 
     registry   where they are looked up (default: everything that is installed, the method's own plugin among it)
     """
@@ -24,3 +25,5 @@ def check_method(method: type[Method], *, registry: Registry | None = None) -> N
             expect(False, f"At the budget {budget} it cannot be composed: {error}")
         same = composition.precision == method.precision
         expect(same, f"It is composed at {composition.precision}, but declares {method.precision}.")
+        for row in ablation_rows(method.name, registry, budget) if method.ablation else ():
+            expect(not row.problem, f"At the budget {budget} the row {row.description!r} fails: {row.problem}")

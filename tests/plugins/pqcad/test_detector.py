@@ -65,6 +65,14 @@ def test_it_never_fires_before_its_minimum(losses: list[float], minimum: int) ->
     assert not reason or iteration >= minimum
 
 
+@given(losses=losses, budget=st.integers(1, 40), tau=st.floats(0, 1))
+def test_a_minimum_as_large_as_the_budget_leaves_the_budget_alone_to_decide(
+    losses: list[float], budget: int, tau: float
+) -> None:
+    """How the ablation runs without the detector."""
+    assert run(losses, tau=tau, patience=1, interval=1, minimum=budget, budget=budget) == ("budget", budget)
+
+
 @given(losses=losses, budget=st.integers(1, 40), minimum=st.integers(1, 100), tau=st.floats(0, 1))
 def test_it_fires_at_its_budget_at_the_latest(losses: list[float], budget: int, minimum: int, tau: float) -> None:
     reason, iteration = run(losses, tau=tau, minimum=minimum, budget=budget)

@@ -261,3 +261,21 @@ def test_weights_that_run_away_are_reported_not_stored() -> None:
 
     with pytest.raises(UserError, match="NaN"):
         ProgressiveQuantizer(**QUICK).quantize(context(), Broken().denoiser(), calibration())
+
+
+def test_without_the_detector_every_width_spends_its_whole_budget() -> None:
+    eager = {"tau": 1.0, "patience": 1, "interval": 1, "minimum": 1, "ramp": 0}
+    with_it, without = (
+        [
+            (row["stage"], row["event"], row["iteration"])
+            for row in quantize("w4a4", **eager, detector=on)[1]
+            if row["event"]
+        ]
+        for on in (True, False)
+    )
+    assert {event for _, event, _ in with_it} == {"plateau"}
+    assert {(stage, event, last) for stage, event, last in without} == {
+        ("weights", "budget", QUICK["weight_budget"]),
+        ("activations", "budget", QUICK["activation_budget"]),
+    }
+    assert len(with_it) == len(without)
