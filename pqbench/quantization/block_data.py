@@ -86,25 +86,26 @@ def first_tensor(output: Any) -> Tensor:
 
 
 def capture_inputs(
-    net: nn.Module, block: str, x_t: Tensor, t: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
+    net: nn.Module, block: str, *samples: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
 ) -> tuple[dict[int | str, Rows], dict[int | str, Any]]:
     """The arguments with which `net` calls `block` over a calibration set: those with rows (N, ...), and the rest.
 
-    store: where the rows are kept; None: in memory. A block that runs several times in one forward is seen at its first
-    call. Raises `UserError` when an argument varies over the set without having a row a sample.
+    samples: x_t, t and what else the net is called with, each (N, ...); store: where the rows are kept; None: in
+    memory. A block that runs several times in one forward is seen at its first call. Raises `UserError` when an
+    argument varies over the set without having a row a sample.
     """
-    return capture(net, [block], [], x_t, t, batch, store).inputs[block]
+    return capture(net, [block], [], samples, batch, store).inputs[block]
 
 
 def capture_outputs(
-    net: nn.Module, blocks: list[str], x_t: Tensor, t: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
+    net: nn.Module, blocks: list[str], *samples: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
 ) -> dict[str, Rows]:
-    """The outputs of all named blocks over a calibration set, each (N, ...), from one pass.
+    """The outputs of all named blocks over a calibration set, each (N, ...), from one pass; samples as above.
 
     Of a block that runs several times in one forward, the first output is kept. Raises `UserError` when an output has
     no row a sample.
     """
-    return capture(net, [], blocks, x_t, t, batch, store).outputs
+    return capture(net, [], blocks, samples, batch, store).outputs
 
 
 @dataclass(frozen=True)
@@ -120,25 +121,24 @@ def capture(
     net: nn.Module,
     inputs: Sequence[str],
     outputs: Sequence[str],
-    x_t: Tensor,
-    t: Tensor,
+    samples: Sequence[Tensor],
     batch: int = CAPTURE_BATCH,
     store: RowStore | None = None,
 ) -> Captured:
     """Inputs of some blocks and outputs of some from one pass, each forward ended as soon as all have been seen."""
-    kept = RowStore(_UNLIMITED) if store is None else store
+    kept, count = RowStore(_UNLIMITED) if store is None else store, len(samples[0])
     watch = _Watch(
-        {name: _Inputs(name, len(x_t), kept) for name in inputs},
-        {name: _Outputs(name, len(x_t), kept) for name in outputs},
+        {name: _Inputs(name, count, kept) for name in inputs},
+        {name: _Outputs(name, count, kept) for name in outputs},
     )
     hooks = [net.get_submodule(name).register_forward_pre_hook(watch.before(name), with_kwargs=True) for name in inputs]
     hooks += [net.get_submodule(name).register_forward_hook(watch.after(name)) for name in outputs]
     try:
-        for start in range(0, len(x_t), batch):
-            part = slice(start, min(start + batch, len(x_t)))
+        for start in range(0, count, batch):
+            part = slice(start, min(start + batch, count))
             watch.begin(part)
             try:
-                net(x_t[part], t[part])
+                net(*(each[part] for each in samples))
             except _Reached:
                 continue
     finally:
