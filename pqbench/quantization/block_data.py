@@ -134,8 +134,9 @@ def capture(
     hooks = [net.get_submodule(name).register_forward_pre_hook(watch.before(name), with_kwargs=True) for name in inputs]
     hooks += [net.get_submodule(name).register_forward_hook(watch.after(name)) for name in outputs]
     try:
-        for start in range(0, count, batch):
-            part = slice(start, min(start + batch, count))
+        parts = [slice(start, min(start + batch, count)) for start in range(0, count, batch)]
+        # One sample first shows which arguments follow the number of samples: a table may be as long as a batch.
+        for part in [slice(0, 1), *parts] if inputs else parts:
             watch.begin(part)
             try:
                 net(*(each[part] for each in samples))
@@ -215,20 +216,29 @@ class _Outputs:
 
 
 class _Inputs:
-    """The arguments of one block, batch after batch: which have rows, and which are the same for all."""
+    """The arguments of one block, batch after batch: which have rows, and which are the same for all.
+
+    The first call is of one sample and only says which arguments may have rows.
+    """
 
     def __init__(self, block: str, count: int, store: RowStore) -> None:
         self._block, self._count, self._store = block, count, store
+        self._follow: set[int | str] | None = None
         self._first: dict[int | str, Any] | None = None
         self._rows: dict[int | str, Rows] = {}
         self._constant: set[int | str] = set()
 
     def take(self, part: slice, arguments: dict[int | str, Any]) -> None:
+        if self._follow is None:
+            self._follow = {key for key, value in arguments.items() if _has_rows(value, part)}
+            return
         if self._first is None:
             self._first = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, arguments)
             self._constant = set(arguments)
             self._rows = {
-                key: self._store.rows(self._count, value) for key, value in arguments.items() if _has_rows(value, part)
+                key: self._store.rows(self._count, value)
+                for key, value in arguments.items()
+                if key in self._follow and _has_rows(value, part)
             }
         for key in self._constant & arguments.keys():
             if not _same_tensors(self._first[key], arguments[key]):
