@@ -18,10 +18,11 @@ TOKENS, WIDTH = 6, 8
 """Of an embedding: its length, and the width of a token."""
 
 
-class _Conditional(TinyWorkload):
-    """A tiny workload with another net."""
+class TinyConditional(TinyWorkload):
+    """The tiny workload with another net of diffusers; `condition` is still to be given."""
 
     config: ClassVar[Mapping[str, object]]
+    """What `DiffusersDenoiser.from_config` takes."""
 
     def architecture(self) -> nn.Module:
         """The net of `config` with whatever weights diffusers initialises."""
@@ -33,7 +34,7 @@ class _Conditional(TinyWorkload):
         return model_fingerprint(weights, self.schedule(), f"ddim-trailing, {self.name}")
 
 
-class TinyLabelled(_Conditional):
+class TinyLabelled(TinyConditional):
     """The net of the tiny workload with a table of classes."""
 
     name: ClassVar[str] = "tiny-labelled"
@@ -46,16 +47,18 @@ class TinyLabelled(_Conditional):
         return (torch.stack(list(draws)),)
 
 
-class TinyText(_Conditional):
-    """A U-Net with cross attention to embeddings."""
+class TinyText(TinyConditional):
+    """A U-Net of a single level with cross attention to embeddings."""
 
     name: ClassVar[str] = "tiny-text"
     summary: ClassVar[str] = "an untrained 8x8 U-Net with cross attention, for tests of plugins"
     config: ClassVar[Mapping[str, object]] = {
         **CONFIG,
         "_class_name": "UNet2DConditionModel",
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "block_out_channels": (8,),
+        "down_block_types": ("CrossAttnDownBlock2D",),
+        "mid_block_type": None,
+        "up_block_types": ("CrossAttnUpBlock2D",),
         "cross_attention_dim": WIDTH,
         "attention_head_dim": 2,
     }
