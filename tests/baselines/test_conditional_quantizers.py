@@ -89,7 +89,7 @@ def test_reconstruction_lowers_the_errors_of_blocks_on_samples_it_has_not_seen(
 
 
 def objective(net: nn.Module, reference: nn.Module, blocks: list[str], inputs: tuple[Tensor, ...]) -> float:
-    """What step sizes are learned by: each block's L_2.4 error on full-precision inputs over its target's size; mean."""
+    """What step sizes are learned by: L_2.4 errors of blocks on full-precision inputs, over their targets'; mean."""
     error, index, found = lp_error(2.4), torch.arange(len(inputs[0])), []
     with BlockSource(net, reference, blocks, *inputs) as source:
         for block in blocks:

@@ -1,4 +1,4 @@
-"""A conditional workload through the bench: calibration, images, diagnosis and records, each image under its condition."""
+"""A conditional workload through the bench: every image is made, and diagnosed, under its own condition."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from bench_runs import Bench
 
+from pqbench.bench.checkpoints import checkpoints
 from pqbench.bench.diagnose import diagnose_file
-from pqbench.bench.stages.compress import MODEL
 from pqbench.bench.stages.images import load_images
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
@@ -19,10 +19,13 @@ from pqbench.testing.conditional import TinyText
 def test_a_method_runs_from_calibration_to_its_distances(bench: Bench) -> None:
     records = bench.run("fp,cheap[calibration=uniform]", workload="tiny-text")
     assert {record.status for record in records.values()} == {"ok"}, [record.reason for record in records.values()]
-    record = next(record for label, record in records.items() if label.startswith("cheap"))
-    keys = {stage.stage: stage.key for stage in record.stages}
-    net = load_checkpoint(bench.cache.folder(keys["quantize"]) / MODEL, TinyText().architecture())
-    workload, images = TinyText(), load_images(bench.cache.folder(keys["sample"]))
+    fp, quantized = (records[label] for label in records)
+    assert quantized.method == "cheap"
+    *_, found = checkpoints([quantized], bench.cache)
+    assert found.path is not None
+    workload, net = TinyText(), load_checkpoint(found.path, TinyText().architecture())
+    (key,) = {run.key for run in quantized.stages if run.stage == "sample"} - {run.key for run in fp.stages}
+    images = load_images(bench.cache.folder(key))
     noise, timesteps = initial_noise(0, range(16), workload.shape), workload.timesteps(4)
     # The batch as the stage has it: eight bits leave no room for another order of sums.
     x_0 = ddim_sample(net, workload.schedule(), timesteps, noise, condition=workload.condition(0, range(16)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +28,7 @@ def test_one_step_on_the_target_lands_where_two_of_the_teacher_do() -> None:
     )
     for i, start in enumerate(t.tolist()):
         place = TEACHER.tolist().index(start)
-        # A run over the last steps from here, and one of which only the states after two steps are looked at.
+        # The rest of the teacher's run from here, of which the state after two steps counts.
         states: list[Tensor] = []
         ddim_sample(
             net, schedule, TEACHER[place:], x_t[i : i + 1], lambda _, x, kept=states: kept.append(x.clone()),
@@ -67,9 +65,8 @@ def test_a_student_learns_what_depends_on_the_condition_alone() -> None:
 
 
 def test_targets_under_other_conditions_are_others() -> None:
-    net, (x_t, t, condition) = copy.deepcopy(WORKLOAD.denoiser()), samples()
-    one, other = (
-        two_step_epsilon(net, WORKLOAD.schedule(), TEACHER, x_t, t, c) for c in (condition, condition.flip(0))
-    )
+    net, (x_t, t, condition) = WORKLOAD.denoiser(), samples()
+    both = condition, condition.flip(0)
+    one, other = (two_step_epsilon(net, WORKLOAD.schedule(), TEACHER, x_t, t, each) for each in both)
     assert not torch.allclose(one[0], other[0], rtol=1e-3)
     assert torch.equal(one[2], other[2])  # the middle one stays where it is

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context
@@ -30,22 +30,26 @@ class ByPlace(TinyLabelled):
         return (torch.arange(len(indices)),)
 
 
-class Half(TinyText):
-    """Has its embeddings in half precision."""
+class TakesDoubles(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
 
-    name: ClassVar[str] = "half"
+    def forward(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        prediction: Tensor = self.net(x_t, t, text.float())
+        return prediction
+
+
+class Double(TinyText):
+    """Has embeddings of a type that no calibration set holds; its net takes them all the same."""
+
+    name: ClassVar[str] = "double"
+
+    def architecture(self) -> nn.Module:
+        return TakesDoubles(super().architecture()).eval()
 
     def condition(self, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[Tensor, ...]:
-        return tuple(each.half().double() for each in super().condition(seed, indices, purpose))
-
-
-class Counted(TinyLabelled):
-    """Has another number of conditions for every number of images."""
-
-    name: ClassVar[str] = "counted"
-
-    def condition(self, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[Tensor, ...]:
-        return super().condition(seed, indices, purpose) * (1 if len(indices) > 2 else 2)
+        return tuple(each.double() for each in super().condition(seed, indices, purpose))
 
 
 class Forgetful(Uniform):
@@ -61,5 +65,7 @@ class Forgetful(Uniform):
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(ContractError, match="depends on more than the seed, the purpose and its index"):
         check_workload(ByPlace())
+    with pytest.raises(ContractError, match=r"conditions of 3 images are torch.float64 of shape \(3, 6, 8\)"):
+        check_workload(Double())
     with pytest.raises(ContractError, match=r"conditions are \[\], not \[\(torch.int64, \(\)\)\]"):
         check_calibration_sampler(Forgetful(samples=4), workload=TinyLabelled())
