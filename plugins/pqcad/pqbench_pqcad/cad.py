@@ -72,7 +72,7 @@ class CalibrationAssistedDistillation(Distiller):
         return student
 
     def _targets(
-        self, context: Context, teachers: Teachers, x_t: Tensor, t: Tensor, condition: Sequence[Tensor]
+        self, context: Context, teachers: Teachers, x_t: Tensor, t: Tensor, condition: Sequence[Tensor] = ()
     ) -> Tensor:
         mixed = torch.zeros_like(x_t)
         for name, net, share in (
