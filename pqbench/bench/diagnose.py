@@ -12,7 +12,7 @@ from pqbench.contracts import Workload
 from pqbench.contracts.context import ProgressCallback, silent
 from pqbench.errors import UserError
 from pqbench.quantization.checkpoint import load_checkpoint
-from pqbench.quantization.diagnostics import diagnose
+from pqbench.quantization.diagnostics import PURPOSE, diagnose
 from pqbench.quantization.diagnostics_result import Diagnosis
 from pqbench.registry import Registry
 
@@ -52,6 +52,7 @@ def diagnose_file(
         title=title,
         images=images,
         seed=seed,
+        condition=workload.condition(seed, range(images), PURPOSE),
         device=torch.device(device),
         progress=progress,
     )

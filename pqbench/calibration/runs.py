@@ -19,24 +19,27 @@ def calibration_set(context: Context, levels: Tensor, purpose: str, facts: Mappi
 
     levels    (N,) int64, sampling steps counted from the clean end: 0 is the run's last step and `context.steps - 1`
               its first, pure noise. This is the t of PTQ4DM's Algorithm 1, on the sampler's own time axis.
-    purpose   names the noise, so that two samplers never share it
+    purpose   names the noise and the conditions, so that two samplers never share it
 
     The time step stored with a sample is the one at which the denoiser sees it.
     """
     workload = context.workload
     timesteps = context.timesteps()
     positions = context.steps - 1 - levels
+    purpose = f"calibration/{purpose}"
+    condition = workload.condition(context.seed, range(len(levels)), purpose)
     x_t = collect(
         workload.denoiser().to(context.device),
         workload.schedule(),
         timesteps,
         positions,
         seed=context.seed,
-        purpose=f"calibration/{purpose}",
+        purpose=purpose,
         shape=workload.shape,
+        condition=condition,
         batch=_BATCH,
         device=context.device,
         progress=context.progress,
     )
     stated = {key: str(value) for key, value in facts.items()}
-    return CalibrationSet(x_t, timesteps[positions], workload.fingerprint(), stated, workload.prediction)
+    return CalibrationSet(x_t, timesteps[positions], workload.fingerprint(), stated, workload.prediction, condition)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -14,8 +14,11 @@ from pqbench.contracts.component import Component, Kind
 class Executable(Protocol):
     """A denoiser compiled by an engine, for one batch size."""
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """One denoising step's prediction: x_t (N, C, H, W) float32, t (N,) int64 -> (N, C, H, W) float32."""
+    def __call__(self, x_t: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+        """One denoising step's prediction: x_t (N, C, H, W) float32, t (N,) int64 -> (N, C, H, W) float32.
+
+        `condition` has the shapes and types of what the net was compiled for.
+        """
         ...
 
     def layer_precisions(self) -> Mapping[str, int]:
@@ -35,5 +38,10 @@ class Engine(Component):
         """Empty when it can run here, else one sentence that says what is missing and how to get it."""
 
     @abstractmethod
-    def compile(self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> Executable:
-        """Compile `net` for inputs (batch, *shape)."""
+    def compile(
+        self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: Sequence[Tensor] = ()
+    ) -> Executable:
+        """Compile `net` for inputs (batch, *shape) and conditions like these, each (batch, ...).
+
+        Only for a conditional workload is `condition` handed over, so that an engine may do without it.
+        """

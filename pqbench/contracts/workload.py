@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,8 +57,9 @@ class Extractor:
 class Workload(Component):
     """A full-precision denoiser with its schedule, sampler, extractor and reference.
 
-    The denoiser is called as `net(x_t, t)`: x_t (N, *shape) float32, t (N,) int64; it returns the prediction,
-    (N, *shape). Its class, constructor arguments and weights are the workload's business.
+    The denoiser is called as `net(x_t, t, *condition)`: x_t (N, *shape) float32, t (N,) int64, and what `condition`
+    gives, nothing for an unconditional model; it returns the prediction, (N, *shape). Its class, constructor arguments
+    and weights are the workload's business.
     """
 
     kind: ClassVar[Kind] = "workload"
@@ -96,7 +97,19 @@ class Workload(Component):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """sha256 over everything that decides the model's outputs: weights, schedule, sampler."""
+        """sha256 over everything that decides the model's outputs: weights, schedule, sampler, conditions."""
+
+    def condition(self, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[Tensor, ...]:
+        """What image i is made of beside its noise: tensors on the CPU with a row for each of `indices`.
+
+        Class labels (N,) int64, text embeddings (N, L, D) float32; their number, types and shapes without N are always
+        the same. A row depends on (purpose, seed, i) alone, as the image's noise does (see `image_generator`). Calls
+        with one index must be cheap. Empty, the default, for an unconditional model.
+
+        purpose   "image" for the evaluation; calibration and diagnosis have their own, so that a workload can keep the
+                  prompts on which it is judged from those on which methods are calibrated
+        """
+        return ()
 
     def timesteps(self, steps: int) -> Tensor:
         """The time steps of a DDIM run in `steps` steps, descending, (steps,) int64."""

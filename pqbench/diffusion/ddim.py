@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pqbench.diffusion.schedule import NoiseSchedule
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""net(x_t, t): x_t (N, C, H, W), t (N,) int64 -> predicted epsilon, (N, C, H, W)."""
+Denoiser = Callable[..., Tensor]
+"""net(x_t, t, *condition): x_t (N, C, H, W), t (N,) int64, condition (N, ...) -> predicted epsilon, (N, C, H, W)."""
 
 
 def coefficient(values: Tensor, like: Tensor) -> Tensor:
@@ -41,15 +41,18 @@ def ddim_sample(
     timesteps: Tensor,
     x_T: Tensor,
     visit: Callable[[int, Tensor], None] | None = None,
+    condition: Sequence[Tensor] = (),
 ) -> Tensor:
     """Run the whole sampler from x_T, (N, C, H, W), and return x_0.
 
-    `visit(k, x_t)` is called before step k with the x_t that the net is about to see.
+    `visit(k, x_t)` is called before step k with the x_t that the net is about to see. `condition` has a row a sample,
+    on any device: `Workload.condition`.
     """
     x = x_T
+    condition = [each.to(x.device) for each in condition]
     for k, (t, t_next) in enumerate(zip(timesteps, successors(timesteps), strict=True)):
         if visit is not None:
             visit(k, x)
         now, after = t.expand(len(x)), t_next.expand(len(x))
-        x = ddim_step(schedule, x, net(x, now), now, after)
+        x = ddim_step(schedule, x, net(x, now, *condition), now, after)
     return x

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ def collect(
     seed: int,
     purpose: str,
     shape: tuple[int, ...],
+    condition: Sequence[Tensor] = (),
     batch: int = 64,
     device: torch.device | str = "cpu",
     progress: ProgressCallback = silent,
@@ -32,6 +35,7 @@ def collect(
     positions   (N,) int64, 0 <= position < S; 0 is the run's initial noise
     seed        sample i starts from noise that depends on (purpose, seed, i) alone
     purpose     anything but "image", whose noise is kept for the evaluation
+    condition   each (N, ...): what the net is called with beside x_t and t
     batch       samples that go through the net together
 
     Returns (N, *shape) float32 on the CPU. The net sees every sample `positions[i]` times, not S times: samples that
@@ -46,6 +50,7 @@ def collect(
     done, total = 0, int(positions.sum())
     for members in torch.split(order, batch):
         x = initial_noise(seed, members.tolist(), shape, purpose).to(device)
+        rows = [each[members].to(device) for each in condition]
         left = positions[members]
         for k, (t, t_next) in enumerate(zip(timesteps, successors(timesteps), strict=True)):
             running = int((left > k).sum())
@@ -53,7 +58,8 @@ def collect(
                 break
             now, after = t.expand(running), t_next.expand(running)
             head = x[:running]
-            x[:running] = ddim_step(schedule, head, net(head, now), now, after)
+            epsilon = net(head, now, *(each[:running] for each in rows))
+            x[:running] = ddim_step(schedule, head, epsilon, now, after)
             done += running
             progress(done, total, "denoising runs for the calibration set")
         found[members] = x.cpu()

@@ -7,7 +7,7 @@ epsilon-predicting net, because at high noise it divides by a signal close to ze
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,17 +30,20 @@ def student_timesteps(teacher: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def two_step_epsilon(net: Denoiser, schedule: NoiseSchedule, teacher: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+def two_step_epsilon(
+    net: Denoiser, schedule: NoiseSchedule, teacher: Tensor, x_t: Tensor, t: Tensor, *condition: Tensor
+) -> Tensor:
     """The epsilon with which one DDIM step from t lands where two steps of `net` land.
 
     teacher   (S,) the teacher's time steps, descending, S even
-    x_t       (N, C, H, W); t (N,), each one of the student's time steps (every second of `teacher`)
+    x_t       (N, C, H, W); t (N,), each one of the student's time steps (every second of `teacher`); condition, each
+              (N, ...), what else `net` is called with
 
     Returns (N, C, H, W) of x_t's type. Raises `UserError` when the steps cannot be halved or a `t` is no student step.
     """
     middle, end = _next_two(teacher, t)
-    x_middle = ddim_step(schedule, x_t, net(x_t, t), t, middle)
-    x_end = ddim_step(schedule, x_middle, net(x_middle, middle), middle, end)
+    x_middle = ddim_step(schedule, x_t, net(x_t, t, *condition), t, middle)
+    x_end = ddim_step(schedule, x_middle, net(x_middle, middle, *condition), middle, end)
     ratio = schedule.signal(end) / schedule.signal(t)
     shift = schedule.sigma(end) - schedule.sigma(t) * ratio
     # In float64: at low noise both terms of the difference are nearly equal.
@@ -63,11 +66,16 @@ def _next_two(teacher: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def in_batches(
-    function: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor, batch: int, done: Callable[[int], None]
+    function: Callable[..., Tensor],
+    x_t: Tensor,
+    t: Tensor,
+    batch: int,
+    done: Callable[[int], None],
+    condition: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Evaluate `function(x_t, t)` over a calibration set in batches, reporting how many samples are done."""
+    """Evaluate `function(x_t, t, *condition)` over a calibration set in batches; `done` gets the samples so far."""
     parts = []
     for i in range(0, len(x_t), batch):
-        parts.append(function(x_t[i : i + batch], t[i : i + batch]))
+        parts.append(function(*(each[i : i + batch] for each in (x_t, t, *condition))))
         done(min(i + batch, len(x_t)))
     return torch.cat(parts)

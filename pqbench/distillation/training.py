@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,10 +82,11 @@ def train(
     training: Training,
     generator: torch.Generator,
     report: Callable[[int, float], None],
+    condition: Sequence[Tensor] = (),
 ) -> None:
-    """Minimise the weighted mean squared error of `student(x_t, t)` to `target`, in place.
+    """Minimise the weighted mean squared error of `student(x_t, t, *condition)` to `target`, in place.
 
-    x_t, target   (N, C, H, W); t, weight (N,)
+    x_t, target   (N, C, H, W); t, weight (N,); condition, each (N, ...)
     report        called with (iteration, smoothed loss) after every iteration
 
     When the loss becomes NaN or grows a hundredfold over its start, training stops: the student is given back the
@@ -102,7 +103,8 @@ def train(
             for group, made in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = training.rate(iteration) * float(made["peak"])  # type: ignore[arg-type]
             index = next(order)
-            error = (student(x_t[index], t[index]) - target[index]).square().flatten(1).mean(1)
+            answer = student(*(each[index] for each in (x_t, t, *condition)))
+            error = (answer - target[index]).square().flatten(1).mean(1)
             loss = (weight[index] * error).mean()
             watch.see(iteration, float(loss.detach()))
             loss.backward()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,8 +29,10 @@ class TorchEager(Engine):
         """Always empty: pqbench itself needs torch."""
         return ""
 
-    def compile(self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
-        """Nothing is compiled; shape and batch are those of the caller's inputs."""
+    def compile(
+        self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: Sequence[Tensor] = ()
+    ) -> EagerExecutable:
+        """Nothing is compiled; shape, batch and condition are those of the caller's inputs."""
         return EagerExecutable(net.eval(), threads)
 
 
@@ -42,10 +44,10 @@ class EagerExecutable:
         self._threads = threads
         self._device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         """One step. The prediction is brought back to the inputs' device, so a GPU has finished when this returns."""
         with torch.inference_mode(), _threads(self._threads):
-            prediction: Tensor = self._net(x_t.to(self._device), t.to(self._device))
+            prediction: Tensor = self._net(*(each.to(self._device) for each in (x_t, t, *condition)))
             return prediction.to(x_t.device)
 
     def layer_precisions(self) -> Mapping[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pqbench.errors import UserError
 from pqbench.evaluation.machine import OtherWork, device_alone, load_average, processor
@@ -84,7 +84,9 @@ class _Bench:
         """The executable for one batch size, and the seconds that it took. The torch model is not kept."""
         net = self.load()
         start = perf_counter()
-        executable = self.engine.compile(net, self.workload.shape, batch, self.spec.threads)
+        condition = self._condition(batch)
+        conditional: dict[str, Any] = {"condition": condition} if condition else {}
+        executable = self.engine.compile(net, self.workload.shape, batch, self.spec.threads, **conditional)
         return executable, perf_counter() - start
 
     def largest_batch(self, batch: int) -> tuple[MemoryUse, BatchTimes]:
@@ -128,18 +130,21 @@ class _Bench:
 
         return initial_noise(0, range(batch), self.workload.shape).to(self.device)
 
+    def _condition(self, batch: int) -> list[Tensor]:
+        return [each.to(self.device) for each in self.workload.condition(0, range(batch))]
+
     def _step(self, executable: Executable, batch: int) -> Callable[[], object]:
-        x_t = self._noise(batch)
+        x_t, condition = self._noise(batch), self._condition(batch)
         # Which step makes no difference to the work; the first one has inputs that are pure noise, as here.
         t = self.workload.timesteps(self.spec.steps)[:1].to(self.device).repeat(batch)
-        return lambda: self._finished(executable(x_t, t))
+        return lambda: self._finished(executable(x_t, t, *condition))
 
     def _sampling_run(self, executable: Executable, batch: int) -> Callable[[], object]:
         from pqbench.diffusion.ddim import ddim_sample
 
-        noise, schedule = self._noise(batch), self.workload.schedule()
+        noise, schedule, condition = self._noise(batch), self.workload.schedule(), self._condition(batch)
         timesteps = self.workload.timesteps(self.spec.steps).to(self.device)
-        return lambda: self._finished(ddim_sample(executable, schedule, timesteps, noise))
+        return lambda: self._finished(ddim_sample(executable, schedule, timesteps, noise, condition=condition))
 
     def _finished(self, result: Tensor) -> Tensor:
         """A GPU answers before it has computed."""

@@ -20,8 +20,8 @@ _PRODUCTS_WITH_WEIGHTS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
 """Layers that are listed by their weights; what another module with weights multiplies may be two activations."""
 
 
-def audit(net: nn.Module, example: tuple[Tensor, Tensor], precision: Precision | None = None) -> Audit:
-    """Count the bits of `net`, which is run once on `example`, (x_t, t).
+def audit(net: nn.Module, example: tuple[Tensor, ...], precision: Precision | None = None) -> Audit:
+    """Count the bits of `net`, which is run once on `example`, (x_t, t, *condition).
 
     Weights are all parameters with two or more axes (kernels, matrices, embeddings) and the codes of quantized layers;
     those in floating point count with the width of their type. Activations count by the multiply-accumulates that read

@@ -86,25 +86,26 @@ def first_tensor(output: Any) -> Tensor:
 
 
 def capture_inputs(
-    net: nn.Module, block: str, x_t: Tensor, t: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
+    net: nn.Module, block: str, *samples: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
 ) -> tuple[dict[int | str, Rows], dict[int | str, Any]]:
     """The arguments with which `net` calls `block` over a calibration set: those with rows (N, ...), and the rest.
 
-    store: where the rows are kept; None: in memory. A block that runs several times in one forward is seen at its first
-    call. Raises `UserError` when an argument varies over the set without having a row a sample.
+    samples: x_t, t and what else the net is called with, each (N, ...); store: where the rows are kept; None: in
+    memory. A block that runs several times in one forward is seen at its first call. Raises `UserError` when an
+    argument varies over the set without having a row a sample.
     """
-    return capture(net, [block], [], x_t, t, batch, store).inputs[block]
+    return capture(net, [block], [], samples, batch, store).inputs[block]
 
 
 def capture_outputs(
-    net: nn.Module, blocks: list[str], x_t: Tensor, t: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
+    net: nn.Module, blocks: list[str], *samples: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
 ) -> dict[str, Rows]:
-    """The outputs of all named blocks over a calibration set, each (N, ...), from one pass.
+    """The outputs of all named blocks over a calibration set, each (N, ...), from one pass; samples as above.
 
     Of a block that runs several times in one forward, the first output is kept. Raises `UserError` when an output has
     no row a sample.
     """
-    return capture(net, [], blocks, x_t, t, batch, store).outputs
+    return capture(net, [], blocks, samples, batch, store).outputs
 
 
 @dataclass(frozen=True)
@@ -120,25 +121,25 @@ def capture(
     net: nn.Module,
     inputs: Sequence[str],
     outputs: Sequence[str],
-    x_t: Tensor,
-    t: Tensor,
+    samples: Sequence[Tensor],
     batch: int = CAPTURE_BATCH,
     store: RowStore | None = None,
 ) -> Captured:
     """Inputs of some blocks and outputs of some from one pass, each forward ended as soon as all have been seen."""
-    kept = RowStore(_UNLIMITED) if store is None else store
+    kept, count = RowStore(_UNLIMITED) if store is None else store, len(samples[0])
     watch = _Watch(
-        {name: _Inputs(name, len(x_t), kept) for name in inputs},
-        {name: _Outputs(name, len(x_t), kept) for name in outputs},
+        {name: _Inputs(name, count, kept) for name in inputs},
+        {name: _Outputs(name, count, kept) for name in outputs},
     )
     hooks = [net.get_submodule(name).register_forward_pre_hook(watch.before(name), with_kwargs=True) for name in inputs]
     hooks += [net.get_submodule(name).register_forward_hook(watch.after(name)) for name in outputs]
     try:
-        for start in range(0, len(x_t), batch):
-            part = slice(start, min(start + batch, len(x_t)))
+        parts = [slice(start, min(start + batch, count)) for start in range(0, count, batch)]
+        # One sample first shows which arguments follow the number of samples: a table may be as long as a batch.
+        for part in [slice(0, 1), *parts] if inputs else parts:
             watch.begin(part)
             try:
-                net(x_t[part], t[part])
+                net(*(each[part] for each in samples))
             except _Reached:
                 continue
     finally:
@@ -215,20 +216,29 @@ class _Outputs:
 
 
 class _Inputs:
-    """The arguments of one block, batch after batch: which have rows, and which are the same for all."""
+    """The arguments of one block, batch after batch: which have rows, and which are the same for all.
+
+    The first call is of one sample and only says which arguments may have rows.
+    """
 
     def __init__(self, block: str, count: int, store: RowStore) -> None:
         self._block, self._count, self._store = block, count, store
+        self._follow: set[int | str] | None = None
         self._first: dict[int | str, Any] | None = None
         self._rows: dict[int | str, Rows] = {}
         self._constant: set[int | str] = set()
 
     def take(self, part: slice, arguments: dict[int | str, Any]) -> None:
+        if self._follow is None:
+            self._follow = {key for key, value in arguments.items() if _has_rows(value, part)}
+            return
         if self._first is None:
             self._first = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, arguments)
             self._constant = set(arguments)
             self._rows = {
-                key: self._store.rows(self._count, value) for key, value in arguments.items() if _has_rows(value, part)
+                key: self._store.rows(self._count, value)
+                for key, value in arguments.items()
+                if key in self._follow and _has_rows(value, part)
             }
         for key in self._constant & arguments.keys():
             if not _same_tensors(self._first[key], arguments[key]):

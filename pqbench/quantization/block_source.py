@@ -31,6 +31,7 @@ class BlockSource:
     net            the net that is being changed: its prefix makes a block's inputs
     reference      the full-precision net, with modules of the same names: its answers are the targets
     blocks         in the order of execution (`block_names`, or layers)
+    samples        what the nets are called with, each (N, ...): x_t, t and the condition (`CalibrationSet.inputs`)
     memory_limit   bytes of inputs and targets that are kept in memory at a time; more goes to temporary files
 
     The reference is run for as many blocks together as half of the memory holds, and its data is kept for the next
@@ -42,20 +43,18 @@ class BlockSource:
         net: nn.Module,
         reference: nn.Module,
         blocks: Sequence[str],
-        x_t: Tensor,
-        t: Tensor,
-        *,
+        *samples: Tensor,
         memory_limit: int = MEMORY_LIMIT,
         batch: int = CAPTURE_BATCH,
     ) -> None:
         self.net, self.reference, self.blocks = net, reference, list(blocks)
-        self._x_t, self._t, self._batch = x_t, t, batch
+        self._samples, self._batch = samples, batch
         self._store = RowStore(memory_limit)
         self._full = Captured({}, {})
 
     def __len__(self) -> int:
         """Calibration samples."""
-        return len(self._x_t)
+        return len(self._samples[0])
 
     def __enter__(self) -> BlockSource:
         return self
@@ -72,7 +71,7 @@ class BlockSource:
         if inputs == "full":
             yield BlockData(*full.inputs[block], target)
             return
-        own = capture(self.net, [block], [], self._x_t, self._t, self._batch, self._store)
+        own = capture(self.net, [block], [], self._samples, self._batch, self._store)
         arguments, fixed = own.inputs[block]
         try:
             if mixing is None:
@@ -92,13 +91,14 @@ class BlockSource:
             self._full = Captured({}, {})
             names = self._that_fit(block, with_inputs)
             inputs = names if with_inputs else []
-            self._full = capture(self.reference, inputs, names, self._x_t, self._t, self._batch, self._store)
+            self._full = capture(self.reference, inputs, names, self._samples, self._batch, self._store)
         return self._full
 
     def _that_fit(self, block: str, with_inputs: bool) -> list[str]:
         """`block` and the blocks after it whose data fits into half of the memory together."""
         left = self.blocks[self.blocks.index(block) :]
-        example = capture(self.reference, left if with_inputs else [], left, self._x_t[:1], self._t[:1])
+        first = [each[:1] for each in self._samples]
+        example = capture(self.reference, left if with_inputs else [], left, first)
         room = self._store.memory_limit / 2 / len(self)
         chosen: list[str] = []
         for name in left:

@@ -87,7 +87,7 @@ def calibrate_activations(
     with _observing(net, observer, quantized_prefix) as watched:
         for start in range(0, len(calibration) if watched else 0, batch):
             part = slice(start, start + batch)
-            net(calibration.x_t[part].to(device), calibration.t[part].to(device))
+            net(*calibration.inputs(part, device))
             progress(min(start + batch, len(calibration)), len(calibration), "observing activations")
         for watcher in watched:
             watcher.settle()

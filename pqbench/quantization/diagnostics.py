@@ -17,6 +17,9 @@ from pqbench.quantization.block_data import first_tensor
 from pqbench.quantization.diagnostics_result import Diagnosis
 from pqbench.quantization.layers import quantizable_layers
 
+PURPOSE = "diagnosis"
+"""Names the noise and the conditions of a diagnosis, which no run uses."""
+
 
 @torch.no_grad()
 def diagnose(
@@ -29,6 +32,7 @@ def diagnose(
     title: str,
     images: int = 16,
     seed: int = 0,
+    condition: Sequence[Tensor] = (),
     device: torch.device | str = "cpu",
     progress: ProgressCallback = silent,
 ) -> Diagnosis:
@@ -38,20 +42,23 @@ def diagnose(
     precision has an error too, that of its input. A layer that runs several times in one forward has the error of all
     its outputs together. All images go through the nets at once.
 
+    condition   each (images, ...): what the nets are called with beside x_t and t
+
     Raises `UserError` when no layer has the same name in both nets, or an output is NaN or infinite.
     """
     names = [name for name, _ in quantizable_layers(full_precision) if _has(quantized, name)]
     if not names:
         raise UserError("The two nets have no layer of the same name: they are not the same model.")
     full_precision, quantized = full_precision.to(device).eval(), quantized.to(device).eval()
-    x = initial_noise(seed, range(images), shape, "diagnosis").to(device)
+    x = initial_noise(seed, range(images), shape, PURPOSE).to(device)
+    condition = [each.to(device) for each in condition]
     steps: list[dict[str, float]] = []
     output_errors: list[float] = []
     timesteps = timesteps.to(device)
     for k, (t, t_next) in enumerate(zip(timesteps, successors(timesteps), strict=True)):
         now, after = t.expand(images), t_next.expand(images)
         with _outputs(full_precision, names) as expected, _outputs(quantized, names) as found:
-            epsilon, answer = full_precision(x, now), quantized(x, now)
+            epsilon, answer = full_precision(x, now, *condition), quantized(x, now, *condition)
         steps.append({name: _relative_error(found[name], expected[name], name) for name in expected})
         output_errors.append(_relative_error([answer], [epsilon], "the output"))
         x = ddim_step(schedule, x, epsilon, now, after)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def own_macs(net: nn.Module, example: tuple[Tensor, Tensor]) -> dict[str, int]:
+def own_macs(net: nn.Module, example: tuple[Tensor, ...]) -> dict[str, int]:
     """Multiply-accumulates in the matrix products and convolutions of every module that `net(*example)` executes.
 
     A module's count leaves out what its submodules do, so the values add up to the whole forward; modules that compute

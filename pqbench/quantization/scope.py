@@ -38,7 +38,7 @@ def execution_order(net: nn.Module, run: Callable[[], object]) -> list[str]:
     return order
 
 
-def first_and_last(net: nn.Module, example: tuple[Tensor, Tensor]) -> tuple[str, str]:
+def first_and_last(net: nn.Module, example: tuple[Tensor, ...]) -> tuple[str, str]:
     """Names of the first layer that reads x_t and of the last layer: the denoiser's two ends.
 
     A time embedding usually runs before anything reads x_t, so the first layer in execution is not the input layer.
@@ -66,7 +66,7 @@ def first_and_last(net: nn.Module, example: tuple[Tensor, Tensor]) -> tuple[str,
 def quantize_layers(
     net: nn.Module,
     precision: Precision,
-    example: tuple[Tensor, Tensor],
+    example: tuple[Tensor, ...],
     *,
     end_bits: int | None = None,
     exempt: Sequence[str] = (),
@@ -80,7 +80,8 @@ def quantize_layers(
 ) -> list[str]:
     """Replace the layers of `net` by `QuantizedLayer`s, in place; their grids are still to be set.
 
-    example           (x_t, t) with which the net is run once or more, to learn what it does and in which order
+    example           (x_t, t, *condition) with which the net is run once or more, to learn what it does and in which
+                      order
     end_bits          bits of the layer that reads x_t and of the last layer, weights and input alike (never below
                       `precision`); None keeps them at `precision`
     exempt            shell patterns of names that stay in full precision: of layers, of the parts of split layers

@@ -137,8 +137,8 @@ class _Concatenations(TorchFunctionMode):
         return ()
 
 
-def concatenated_inputs(net: nn.Module, example: tuple[Tensor, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The layers that read concat(h, skip) directly when `net` runs on (x_t, t), with the channels of its parts.
+def concatenated_inputs(net: nn.Module, example: tuple[Tensor, ...]) -> dict[str, tuple[int, ...]]:
+    """The layers that read concat(h, skip) directly when `net(*example)` runs, with the channels of its parts.
 
     All parts depend on x_t (a time embedding concatenates sines and cosines, a conditional net x_t and its condition).
     Only layers count that read the same parts in each of their calls, and grouped convolutions not at all.

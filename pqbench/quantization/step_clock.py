@@ -1,8 +1,8 @@
 """The step clock: at which of the sampler's time steps the rows of a batch are, for quantizers that depend on it.
 
-A net's quantizers share one clock, and hooks of the net set it from the `t` of every call `net(x_t, t)`. Where a part
-of the net is run by itself, the caller says at which time steps: `with clock.at(t): block(...)`. Outside of both the
-clock does not know the time, and says so instead of giving the last one.
+A net's quantizers share one clock, and hooks of the net set it from the `t` of every call `net(x_t, t, ...)`. Where a
+part of the net is run by itself, the caller says at which time steps: `with clock.at(t): block(...)`. Outside of both
+the clock does not know the time, and says so instead of giving the last one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class StepClock:
             del self._places[depth:]
 
     def follow(self, net: nn.Module) -> None:
-        """Take the time from every call of `net`, net(x_t, t) or net(x_t, t=t)."""
+        """Take the time from every call of `net`, net(x_t, t, ...) or net(x_t, t=t)."""
         # Bound methods: a deep copy of the net has hooks of the copied clock.
         net.register_forward_pre_hook(self._enter, with_kwargs=True)
         net.register_forward_hook(self._leave, always_call=True)

@@ -15,7 +15,7 @@ from pqbench.workloads.fingerprint import model_fingerprint, tensors_sha256
 
 _SEED = 20_260
 _REFERENCE_IMAGES = 256
-_CONFIG: dict[str, object] = {
+CONFIG: dict[str, object] = {
     "sample_size": 8,
     "in_channels": 3,
     "out_channels": 3,
@@ -56,7 +56,7 @@ class TinyWorkload(Workload):
 
     def architecture(self) -> nn.Module:
         """The U-Net with whatever weights diffusers initialises."""
-        return DiffusersDenoiser.from_config(_CONFIG)
+        return DiffusersDenoiser.from_config(CONFIG)
 
     def denoiser(self) -> nn.Module:
         """The U-Net with its seeded random weights."""

@@ -33,6 +33,7 @@ from pqbench.quantization.calibrate import calibrate_activations, calibrate_weig
 from pqbench.quantization.observers import MinMax
 from pqbench.quantization.ranges import minmax
 from pqbench.quantization.scope import quantize_layers
+from pqbench.testing.conditional import TinyText
 from pqbench.testing.tiny import TinyWorkload
 
 TRACE_ROWS = 3000
@@ -63,7 +64,7 @@ class Round(Quantizer):
             time.sleep(self.slow / 10)
         if self.loud:
             print("a plugin that prints")
-        example = calibration.x_t[:1], calibration.t[:1]
+        example = calibration.inputs(slice(1))
         quantize_layers(net, context.precision, example)
         calibrate_weights(net, minmax)
         calibrate_activations(net, calibration, MinMax)
@@ -159,7 +160,7 @@ class Damaged(TinyWorkload):
 
 @hookimpl
 def pqbench_workloads() -> list[type[Workload]]:
-    return [TinyWithWindow, Damaged]
+    return [TinyWithWindow, Damaged, TinyText]
 
 
 @hookimpl

@@ -227,6 +227,38 @@ def test_a_constant_tensor_is_no_row_a_sample(example: tuple[Tensor, Tensor]) ->
     torch.testing.assert_close(data.call(net.block, torch.tensor([5])), data.target[5:])
 
 
+class Tabled(nn.Module):
+    """A block that gets a table by name, of as many rows as there are samples in a batch."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.block = Mixed()
+        self.register_buffer("table", torch.arange(3.0 * rows).view(rows, 3))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        result: Tensor = self.block(x, table=self.table, mask=None)
+        return result
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
+        result: Tensor = self.two(self.one(x) + table.mean(0).view(1, -1, 1, 1))
+        return result
+
+
+@pytest.mark.parametrize("batch", [3, 6, 64])
+def test_a_table_as_long_as_a_batch_is_no_row_a_sample(example: tuple[Tensor, Tensor], batch: int) -> None:
+    net = Tabled(rows=min(batch, 6))
+    arguments, fixed = capture_inputs(net, "block", *example, batch=batch)
+    assert (arguments.keys(), fixed.keys()) == ({0}, {"table", "mask"})
+    data = BlockData(arguments, fixed, capture_outputs(net, ["block"], *example)["block"])
+    torch.testing.assert_close(data.call(net.block, torch.tensor([5, 1])), data.target[[5, 1]])
+
+
 def test_an_argument_that_varies_without_rows_is_refused(example: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(UserError, match=r"Block block cannot be reconstructed: its argument 1 .*exempt='block"):
         capture_inputs(Attending(follow=True), "block", *example, batch=4)

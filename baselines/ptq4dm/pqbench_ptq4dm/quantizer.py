@@ -60,7 +60,7 @@ class Ptq4dmQuantizer(Quantizer):
         quantize_layers(
             net,
             context.precision,
-            (calibration.x_t[:1].to(context.device), calibration.t[:1].to(context.device)),
+            calibration.inputs(slice(1), context.device),
             end_bits=self.end_bits or None,
             exempt=split_patterns(self.exempt),
             w_symmetric=self.w_symmetric,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -81,13 +80,13 @@ class QDiffusionQuantizer(Quantizer):
     def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
         """Weights block by block, then activation step sizes block by block."""
         net = net.to(context.device).requires_grad_(False)
-        x_t, t = calibration.x_t.to(context.device), calibration.t.to(context.device)
+        inputs, example = (calibration.inputs(part, context.device) for part in (slice(None), slice(2)))
         reference = copy.deepcopy(net)
-        blocks = block_names(net, lambda: net(x_t[:2], t[:2]))
-        self._scope(context, net, (x_t[:2], t[:2]))
+        blocks = block_names(net, lambda: net(*example))
+        self._scope(context, net, example)
         floats = {name: layer.weight.clone() for name, layer in quantized_layers(net)}
         calibrate_weights(net, _searched if self.weights == "mse" else minmax)
-        with BlockSource(net, reference, blocks, x_t, t, memory_limit=round(self.memory * _GIB)) as source:
+        with BlockSource(net, reference, blocks, *inputs, memory_limit=round(self.memory * _GIB)) as source:
             progress = _Progress(context, len(blocks))
             if context.precision.w != FULL_PRECISION_BITS and self.iterations:
                 self._round(context, source, floats, progress)
@@ -97,7 +96,7 @@ class QDiffusionQuantizer(Quantizer):
                     self._learn_steps(context, source, progress)
         return net
 
-    def _scope(self, context: Context, net: nn.Module, example: tuple[Tensor, Tensor]) -> None:
+    def _scope(self, context: Context, net: nn.Module, example: tuple[Tensor, ...]) -> None:
         quantize_layers(
             net,
             context.precision,
@@ -120,8 +119,7 @@ class QDiffusionQuantizer(Quantizer):
     def _start_activations(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> None:
         """Ranges of a few samples, each layer seeing what the quantized ones before it make of them."""
         order = torch.randperm(len(calibration), generator=context.generator("qdiffusion/ranges"))
-        chosen = order[: self.a_samples]
-        sample = dataclasses.replace(calibration, x_t=calibration.x_t[chosen], t=calibration.t[chosen])
+        sample = calibration.subset(order[: self.a_samples])
         rule = _searched if self.activations == "mse" else magnitude if self.a_symmetric else minmax
         calibrate_activations(
             net,

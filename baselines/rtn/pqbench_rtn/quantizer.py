@@ -51,7 +51,7 @@ class MinMaxQuantizer(Quantizer):
         if self.dynamic and self.time_tables:
             raise UserError("minmax: dynamic ranges are stored nowhere, so time_tables=true has nothing to hold.")
         net = net.to(context.device)
-        example = calibration.x_t[:1].to(context.device), calibration.t[:1].to(context.device)
+        example = calibration.inputs(slice(1), context.device)
         quantize_layers(
             net,
             context.precision,

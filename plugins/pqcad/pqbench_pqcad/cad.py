@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,14 +54,15 @@ class CalibrationAssistedDistillation(Distiller):
         Raises `UserError` when the workload's steps cannot be halved, when C_DC holds steps that the student never
         visits, and when the training diverges; `student` is then left frozen in its last good state.
         """
-        x_t, t = calibration.x_t.to(context.device), calibration.t.to(context.device)
-        target = self._targets(context, teachers, x_t, t)
+        x_t, t, *condition = calibration.inputs(device=context.device)
+        target = self._targets(context, teachers, x_t, t, condition)
         training = Training(self.iterations, self.batch, self.weight_lr, self.step_lr, self.other_lr)
         weight = torch.ones(len(t), device=context.device)
         student = student.to(context.device)
         tune(student)
         try:
-            train(student, x_t, t, target, weight, training, context.generator("cad"), self._reporter(context))
+            generator, report = context.generator("cad"), self._reporter(context)
+            train(student, x_t, t, target, weight, training, generator, report, condition)
         except UserError as error:
             # A row must not show half a distillation as if it were the method: the cell fails, and says why.
             context.trace.append({"event": str(error)})
@@ -70,25 +71,30 @@ class CalibrationAssistedDistillation(Distiller):
             settle(student)
         return student
 
-    def _targets(self, context: Context, teachers: Teachers, x_t: Tensor, t: Tensor) -> Tensor:
+    def _targets(
+        self, context: Context, teachers: Teachers, x_t: Tensor, t: Tensor, condition: Sequence[Tensor] = ()
+    ) -> Tensor:
         mixed = torch.zeros_like(x_t)
         for name, net, share in (
             ("quantized teacher", teachers.quantized, 1 - self.lam),
             ("full-precision model", teachers.full_precision, self.lam),
         ):
             if share > 0:
-                mixed += share * self._two_steps(context, name, net, x_t, t)
+                mixed += share * self._two_steps(context, name, net, x_t, t, condition)
         return mixed
 
-    def _two_steps(self, context: Context, name: str, net: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
+    def _two_steps(
+        self, context: Context, name: str, net: nn.Module, x_t: Tensor, t: Tensor, condition: Sequence[Tensor]
+    ) -> Tensor:
         teacher = context.timesteps().to(context.device)
         schedule = context.workload.schedule()
         return in_batches(
-            lambda x, s: two_step_epsilon(net, schedule, teacher, x, s),
+            lambda x, s, *c: two_step_epsilon(net, schedule, teacher, x, s, *c),
             x_t,
             t,
             64,
             lambda done: context.progress(done, len(x_t), f"targets of the {name}"),
+            condition,
         )
 
     def _reporter(self, context: Context) -> Callable[[int, float], None]:

@@ -118,11 +118,10 @@ class _Job:
     def __init__(self, settings: ProgressiveQuantizer, context: Context, net: nn.Module, data: CalibrationSet) -> None:
         self.settings = settings
         self.context = context
-        x_t, t = data.x_t.to(context.device), data.t.to(context.device)
-        example = x_t[:2], t[:2]
+        inputs, example = (data.inputs(part, context.device) for part in (slice(None), slice(2)))
         net.requires_grad_(False)
         blocks = block_names(net, lambda: net(*example))
-        self.source = BlockSource(net, copy.deepcopy(net), blocks, x_t, t)
+        self.source = BlockSource(net, copy.deepcopy(net), blocks, *inputs)
         self.trace: list[dict[str, Any]] = context.trace
         exempt = split_patterns(settings.exempt)
         quantize_layers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +15,9 @@ from pqbench.diffusion.noise import initial_noise
 from pqbench.distillation.targets import student_timesteps
 from pqbench.errors import UserError
 from pqbench_pqcad.references import PQCAD
+
+PURPOSE = "distillation calibration"
+"""Names the noise and the conditions of the FP runs."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,15 @@ class Stratified(CalibrationSampler):
         # Drawn for all trajectories at once, so that `batch` decides about speed alone.
         chosen = _draw(len(visited), strata, self.trajectories, generator)
         t = visited[chosen].flatten()
-        x_t = self._points(context, chosen).flatten(0, 1)
+        condition = context.workload.condition(context.seed, range(self.trajectories), PURPOSE)
+        x_t = self._points(context, chosen, condition).flatten(0, 1)
         sigma = coefficient(context.workload.schedule().sigma(t), x_t)
         noisy = x_t + self.rho * sigma * torch.randn(x_t.shape, generator=generator)
         facts = {"sampler": self.name, "rho": str(self.rho), "strata": str(strata)}
-        return CalibrationSet(noisy, t, context.workload.fingerprint(), facts)
+        # Samples of a trajectory have its condition; they are ordered by step, then by trajectory.
+        repeated = tuple(torch.cat([each] * len(visited)) for each in condition)
+        workload = context.workload
+        return CalibrationSet(noisy, t, workload.fingerprint(), facts, workload.prediction, repeated)
 
     def _strata(self, steps: int) -> int:
         strata = self.strata or steps
@@ -60,19 +68,22 @@ class Stratified(CalibrationSampler):
             )
         return strata
 
-    def _points(self, context: Context, chosen: Tensor) -> Tensor:
+    def _points(self, context: Context, chosen: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         """The x_t of trajectory i at the student's steps `chosen[:, i]`, (steps, trajectories, C, H, W)."""
         net = context.workload.denoiser().to(context.device)
         parts = []
         for first in range(0, self.trajectories, self.batch):
             members = range(first, min(first + self.batch, self.trajectories))
-            states = self._trajectories(context, net, members)
+            rows = [each[first : members.stop] for each in condition]
+            states = self._trajectories(context, net, members, rows)
             index = chosen[:, first : members.stop, None, None, None].expand(-1, -1, *states.shape[2:])
             parts.append(states.gather(0, index))
             context.progress(members.stop, self.trajectories, "FP trajectories")
         return torch.cat(parts, 1)
 
-    def _trajectories(self, context: Context, net: torch.nn.Module, members: range) -> Tensor:
+    def _trajectories(
+        self, context: Context, net: torch.nn.Module, members: range, condition: Sequence[Tensor]
+    ) -> Tensor:
         """The x_t of FP runs at the student's steps, (steps / 2, N, C, H, W)."""
         states: list[Tensor] = []
 
@@ -80,8 +91,8 @@ class Stratified(CalibrationSampler):
             if step % 2 == 0:
                 states.append(x_t.cpu())
 
-        x_T = initial_noise(context.seed, members, context.workload.shape, purpose="distillation calibration")
-        ddim_sample(net, context.workload.schedule(), context.timesteps(), x_T.to(context.device), keep)
+        x_T = initial_noise(context.seed, members, context.workload.shape, PURPOSE)
+        ddim_sample(net, context.workload.schedule(), context.timesteps(), x_T.to(context.device), keep, condition)
         return torch.stack(states)
 
 

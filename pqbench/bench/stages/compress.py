@@ -121,7 +121,9 @@ def _keep(job: Job, net: nn.Module, folder: Path) -> None:
     """Save a model with its bit audit, once it is known to answer with numbers and to store the bits that it claims."""
     net = net.cpu().eval()
     verify(net)
-    example = torch.zeros(1, *job.workload.shape), job.workload.timesteps(job.workload.steps)[:1]
+    workload = job.workload
+    t = workload.timesteps(workload.steps)[:1]
+    example = torch.zeros(1, *workload.shape), t, *workload.condition(0, range(1))
     with torch.no_grad():
         answer = net(*example)
     if not torch.isfinite(answer).all():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pqbench.errors import UserError
 
 
-def to_openvino(net: nn.Module, shape: tuple[int, int, int], batch: int) -> Any:
-    """Trace `net` on inputs (batch, *shape) and (batch,) and convert the trace to an `openvino.Model`.
+def to_openvino(net: nn.Module, shape: tuple[int, int, int], batch: int, condition: Sequence[Tensor] = ()) -> Any:
+    """Trace `net` on inputs (batch, *shape), (batch,) and `condition`, and convert the trace to an `openvino.Model`.
 
     The frontend is used directly: `openvino.convert_model` does the same, but reports each use to its makers, and a
     benchmark neither needs a network nor starts one.
@@ -24,7 +25,7 @@ def to_openvino(net: nn.Module, shape: tuple[int, int, int], batch: int) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.int64)
+    example = torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.int64), *condition
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings(), torch.no_grad():
         # Tracing warns about every branch on a shape, and about being TorchScript.
@@ -36,7 +37,7 @@ def to_openvino(net: nn.Module, shape: tuple[int, int, int], batch: int) -> Any:
         except Exception as error:  # the frontend has no common type for what it cannot convert
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise UserError(f"OpenVINO cannot convert this net ({reason}): time it with another engine.") from error
-    shapes = (PartialShape([batch, *shape]), PartialShape([batch]))
+    shapes = [PartialShape(list(each.shape)) for each in example]
     model.reshape(dict(zip(model.inputs, shapes, strict=True)))
     # Folds what the frontend left as arithmetic on constants: only a quantizer with constant bounds gets int8 kernels.
     apply_moc_transformations(model, cf=False)

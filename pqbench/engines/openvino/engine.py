@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,8 +36,10 @@ class OpenVino(Engine):
             return "The engine openvino needs the package openvino: pip install openvino."
         return ""
 
-    def compile(self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> OpenVinoExecutable:
-        """Compile a copy of `net` for inputs (batch, *shape).
+    def compile(
+        self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: Sequence[Tensor] = ()
+    ) -> OpenVinoExecutable:
+        """Compile a copy of `net` for inputs (batch, *shape) and conditions like these.
 
         Raises `UserError` when OpenVINO is missing or cannot convert the net.
         """
@@ -46,7 +48,7 @@ class OpenVino(Engine):
             raise UserError(missing)
         import openvino
 
-        model = to_openvino(lower(net), shape, batch)
+        model = to_openvino(lower(net), shape, batch, condition)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -63,9 +65,9 @@ class OpenVinoExecutable:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         """One step: x_t (batch, *shape) float32, t (batch,) int64 -> prediction, a tensor of its own."""
-        inputs = [tensor.detach().contiguous().numpy() for tensor in (x_t, t)]
+        inputs = [tensor.detach().contiguous().numpy() for tensor in (x_t, t, *condition)]
         outputs = self._request.infer(inputs, share_inputs=True, share_outputs=True)
         # The output's memory belongs to the request and is overwritten by its next call.
         return torch.from_numpy(outputs[0].copy())

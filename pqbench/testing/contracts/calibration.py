@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Precision, Workload
 from pqbench.testing.contracts.expect import expect, expect_sound_facts
@@ -16,8 +17,8 @@ from pqbench.testing.tiny import TinyWorkload
 def check_calibration_sampler(sampler: CalibrationSampler, *, workload: Workload | None = None) -> None:
     """Check a calibration sampler on a small workload.
 
-    Types, shapes and time steps are those of the contract; the seed alone decides what is drawn; a set survives its
-    file; nothing global changes.
+    Types, shapes, conditions and time steps are those of the contract; the seed alone decides what is drawn; a set
+    survives its file; nothing global changes.
     """
     expect_sound_facts(type(sampler))
     workload = workload or TinyWorkload()
@@ -26,6 +27,8 @@ def check_calibration_sampler(sampler: CalibrationSampler, *, workload: Workload
     expect(found.digest == _sample(sampler, workload, seed=0).digest, "The same seed gives two different sets.")
     expect(found.digest != _sample(sampler, workload, seed=1).digest, "Another seed gives the same set.")
     expect(found.workload == workload.fingerprint(), "The set does not carry the workload's fingerprint.")
+    kinds = _kinds(found.condition), _kinds(workload.condition(0, range(1)))
+    expect(kinds[0] == kinds[1], f"A sample's conditions are {kinds[0]}, not {kinds[1]}: see Workload.condition.")
     expect(all(isinstance(value, str) for value in found.facts.values()), "The set's facts are not all texts.")
     with TemporaryDirectory() as folder:
         path = Path(folder) / "calibration.safetensors"
@@ -37,6 +40,11 @@ def check_calibration_sampler(sampler: CalibrationSampler, *, workload: Workload
 def _sample(sampler: CalibrationSampler, workload: Workload, seed: int) -> CalibrationSet:
     with no_leaked_globals():
         return sampler.sample(Context(workload, Precision(), workload.steps, seed=seed))
+
+
+def _kinds(condition: tuple[Tensor, ...]) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+    """Types and shapes of the conditions of one sample."""
+    return [(each.dtype, tuple(each.shape[1:])) for each in condition]
 
 
 def _expect_shapes(found: CalibrationSet, workload: Workload) -> None:

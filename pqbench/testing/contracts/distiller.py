@@ -45,7 +45,7 @@ def check_distiller(
 
 def _round_to_nearest(workload: Workload) -> nn.Module:
     net, calibration = workload.denoiser(), Uniform(samples=16).sample(Context(workload, Precision(), workload.steps))
-    quantize_layers(net, Precision(4, 4), (calibration.x_t[:1], calibration.t[:1]), end_bits=8)
+    quantize_layers(net, Precision(4, 4), calibration.inputs(slice(1)), end_bits=8)
     calibrate_weights(net, minmax)
     calibrate_activations(net, calibration, MinMax)
     return net.requires_grad_(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from pqbench.contracts import Engine, Workload
@@ -27,10 +29,12 @@ def check_engine(engine: Engine, *, workload: Workload | None = None, tolerance:
         return missing
     workload = workload or TinyWorkload()
     net = workload.denoiser()
-    (x_t, t), reference = example(workload), answer(net, workload)
+    inputs, reference = example(workload), answer(net, workload)
+    condition = inputs[2:]
+    conditional: dict[str, Any] = {"condition": condition} if condition else {}
     with no_leaked_globals():
-        executable = engine.compile(net, workload.shape, len(t), threads=1)
-        found, again = executable(x_t, t), executable(x_t, t)
+        executable = engine.compile(net, workload.shape, len(inputs[0]), threads=1, **conditional)
+        found, again = executable(*inputs), executable(*inputs)
     expect(found.shape == reference.shape and found.dtype == torch.float32, f"It answers {found.dtype} {found.shape}.")
     expect(torch.equal(found, again), "It answers differently when it is asked again.")
     distance = float((found - reference).norm() / reference.norm())

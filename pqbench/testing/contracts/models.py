@@ -21,10 +21,11 @@ from pqbench.testing.contracts.expect import expect
 Bits = dict[str, tuple[int, int]]
 
 
-def example(workload: Workload) -> tuple[Tensor, Tensor]:
-    """(x_t, t): seeded noise at every time step of the workload's run."""
+def example(workload: Workload) -> tuple[Tensor, ...]:
+    """(x_t, t, *condition): seeded noise at every time step of the workload's run."""
     t = workload.timesteps(workload.steps)
-    return torch.randn(len(t), *workload.shape, generator=torch.Generator().manual_seed(1)), t
+    x_t = torch.randn(len(t), *workload.shape, generator=torch.Generator().manual_seed(1))
+    return x_t, t, *workload.condition(1, range(len(t)))
 
 
 @torch.no_grad()

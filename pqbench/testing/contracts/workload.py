@@ -14,7 +14,7 @@ def check_workload(workload: Workload) -> None:
     """Check a workload.
 
     Every denoiser is a fresh copy of the same one in evaluation mode, its checkpoint loads into the architecture, its
-    time steps, pictures, features and reference fit together, and nothing global changes.
+    time steps, conditions, pictures, features and reference fit together, and nothing global changes.
     """
     expect_sound_facts(type(workload))
     with no_leaked_globals():
@@ -27,6 +27,7 @@ def check_workload(workload: Workload) -> None:
     expect_sound_model(first, workload)
     expect(workload.fingerprint() == workload.fingerprint(), "Its fingerprint changes from call to call.")
     _expect_timesteps(workload)
+    _expect_conditions(workload)
     _expect_measurable(workload, answer(first, workload))
 
 
@@ -35,6 +36,16 @@ def _expect_timesteps(workload: Workload) -> None:
     expect(len(t) == workload.steps and t.dtype == torch.int64, f"Its run has {len(t)} time steps of type {t.dtype}.")
     falling = bool((t[1:] < t[:-1]).all()) and 0 <= int(t.min()) <= int(t.max()) < total
     expect(falling, f"Its time steps do not fall within 0 to {total - 1}: {t.tolist()}.")
+
+
+def _expect_conditions(workload: Workload) -> None:
+    with no_leaked_globals():
+        all_three, two = workload.condition(0, range(3)), workload.condition(0, [2, 0])
+    for several, fewer in zip(all_three, two, strict=True):
+        sound = len(several) == 3 and several.dtype in (torch.int64, torch.float32) and several.device.type == "cpu"
+        expect(sound, f"The conditions of 3 images are {several.dtype} of shape {tuple(several.shape)}.")
+        same = torch.equal(several[[2, 0]], fewer)
+        expect(same, "The condition of an image depends on more than the seed, the purpose and its index.")
 
 
 @torch.no_grad()
