@@ -38,6 +38,7 @@ def calibration_set(context: Context, levels: Tensor, purpose: str, facts: Mappi
         batch=_BATCH,
         device=context.device,
         progress=context.progress,
+        prediction=workload.prediction,
     )
     context.trace.append({"histogram": torch.bincount(levels, minlength=context.steps).tolist()})
     stated = {key: str(value) for key, value in facts.items()}

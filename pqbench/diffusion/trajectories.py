@@ -25,6 +25,7 @@ def collect(
     batch: int = 64,
     device: torch.device | str = "cpu",
     progress: ProgressCallback = silent,
+    prediction: str = "epsilon",
 ) -> Tensor:
     """Run the DDIM sampler with `net` and return, for each sample, the x_t that step `positions[i]` is about to see.
 
@@ -33,6 +34,7 @@ def collect(
     seed        sample i starts from noise that depends on (purpose, seed, i) alone
     purpose     anything but "image", whose noise is kept for the evaluation
     batch       samples that go through the net together
+    prediction  what the net predicts: `Workload.prediction`
 
     Returns (N, *shape) float32 on the CPU. The net sees every sample `positions[i]` times, not S times: samples that
     stop at similar steps run together and leave the batch as they arrive. Raises `UserError` for positions outside the
@@ -53,7 +55,7 @@ def collect(
                 break
             now, after = t.expand(running), t_next.expand(running)
             head = x[:running]
-            x[:running] = ddim_step(schedule, head, net(head, now), now, after)
+            x[:running] = ddim_step(schedule, head, net(head, now), now, after, prediction)
             done += running
             progress(done, total, "denoising runs for the calibration set")
         found[members] = x.cpu()

@@ -139,7 +139,8 @@ class _Bench:
 
         noise, schedule = self._noise(batch), self.workload.schedule()
         timesteps = self.workload.timesteps(self.spec.steps).to(self.device)
-        return lambda: self._finished(ddim_sample(executable, schedule, timesteps, noise))
+        prediction = self.workload.prediction
+        return lambda: self._finished(ddim_sample(executable, schedule, timesteps, noise, prediction=prediction))
 
     def _finished(self, result: Tensor) -> Tensor:
         """A GPU answers before it has computed."""

@@ -27,6 +27,7 @@ def diagnose(
     shape: tuple[int, ...],
     *,
     title: str,
+    prediction: str = "epsilon",
     images: int = 16,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -36,7 +37,7 @@ def diagnose(
 
     Layers are those that can be quantized, under the names of the full-precision net; one that was left in full
     precision has an error too, that of its input. A layer that runs several times in one forward has the error of all
-    its outputs together. All images go through the nets at once.
+    its outputs together. `prediction` says what the nets predict. All images go through the nets at once.
 
     Raises `UserError` when no layer has the same name in both nets, or an output is NaN or infinite.
     """
@@ -51,10 +52,10 @@ def diagnose(
     for k, (t, t_next) in enumerate(zip(timesteps, successors(timesteps), strict=True)):
         now, after = t.expand(images), t_next.expand(images)
         with _outputs(full_precision, names) as expected, _outputs(quantized, names) as found:
-            epsilon, answer = full_precision(x, now), quantized(x, now)
+            right, answer = full_precision(x, now), quantized(x, now)
         steps.append({name: _relative_error(found[name], expected[name], name) for name in expected})
-        output_errors.append(_relative_error([answer], [epsilon], "the output"))
-        x = ddim_step(schedule, x, epsilon, now, after)
+        output_errors.append(_relative_error([answer], [right], "the output"))
+        x = ddim_step(schedule, x, right, now, after, prediction)
         progress(k + 1, len(timesteps), "steps of the full-precision run")
     order = list(steps[0])
     return Diagnosis(

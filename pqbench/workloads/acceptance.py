@@ -70,7 +70,8 @@ def pool_images(workload: Workload, count: int, progress: Callable[[int], None])
     for start in range(0, count, _BATCH):
         indices = range(start, min(start + _BATCH, count))
         noise = initial_noise(0, indices, workload.shape, PURPOSE)
-        yield workload.decode(ddim_sample(net, workload.schedule(), timesteps, noise))
+        x_0 = ddim_sample(net, workload.schedule(), timesteps, noise, prediction=workload.prediction)
+        yield workload.decode(x_0)
         progress(indices.stop)
 
 

@@ -113,9 +113,9 @@ def test_every_method_starts_from_the_same_noise_whatever_the_batch(
 
     started: list[torch.Tensor] = []
 
-    def spy(net: Any, schedule: Any, timesteps: Any, noise: torch.Tensor) -> torch.Tensor:
+    def spy(net: Any, schedule: Any, timesteps: Any, noise: torch.Tensor, prediction: str) -> torch.Tensor:
         started.append(noise.clone())
-        return ddim_sample(net, schedule, timesteps, noise)
+        return ddim_sample(net, schedule, timesteps, noise, prediction=prediction)
 
     monkeypatch.setattr(stage, "ddim_sample", spy)
     seen = []

@@ -12,7 +12,7 @@ from torch import Tensor
 from pqbench.diffusion.ddim import ddim_step
 from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.diffusion.timesteps import trailing_timesteps
-from pqbench.distillation.targets import in_batches, student_timesteps, two_step_epsilon
+from pqbench.distillation.targets import in_batches, merged_prediction, student_timesteps
 from pqbench.errors import UserError
 
 SCHEDULE = NoiseSchedule.linear(1000, 1e-4, 0.02)
@@ -42,7 +42,7 @@ def by_hand(x: Tensor, t: int, t_next: int) -> Tensor:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_one_step_with_the_target_lands_where_two_teacher_steps_land(dtype: torch.dtype, tolerance: float) -> None:
     x, t = inputs(dtype)
-    epsilon = two_step_epsilon(net, SCHEDULE, TEACHER, x, t)
+    epsilon = merged_prediction(net, SCHEDULE, TEACHER, x, t)
     assert epsilon.dtype == dtype
     visited = [*TEACHER.tolist(), -1]
     for i, now in enumerate(t.tolist()):
@@ -59,7 +59,7 @@ def test_the_landing_is_that_of_diffusers_stepping_twice() -> None:
     scheduler.set_timesteps(20)
     assert scheduler.timesteps.tolist() == TEACHER.tolist()
     x, t = inputs()
-    epsilon = two_step_epsilon(net, SCHEDULE, TEACHER, x, t)
+    epsilon = merged_prediction(net, SCHEDULE, TEACHER, x, t)
     ends = [*t.tolist()[1:], -1]
     for i, (now, end) in enumerate(zip(t.tolist(), ends, strict=True)):
         landing = x[i : i + 1]
@@ -73,7 +73,7 @@ def test_a_teacher_that_is_right_about_the_noise_is_its_own_target() -> None:
     """Along x_t = a x_0 + s epsilon with constant epsilon, two steps and one land at the same point."""
     x, t = inputs(torch.float64)
     constant = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    found = two_step_epsilon(lambda x, t: constant, SCHEDULE, TEACHER, x, t)
+    found = merged_prediction(lambda x, t: constant, SCHEDULE, TEACHER, x, t)
     torch.testing.assert_close(found, constant, rtol=1e-9, atol=1e-9)
 
 
@@ -97,13 +97,13 @@ def test_a_step_count_that_cannot_be_halved_is_refused(steps: int) -> None:
     with pytest.raises(UserError, match=f"{steps} sampling steps cannot be halved: give it an even number"):
         student_timesteps(teacher)
     with pytest.raises(UserError, match="cannot be halved"):
-        two_step_epsilon(net, SCHEDULE, teacher, torch.zeros(1, 1, 2, 2), teacher[:1])
+        merged_prediction(net, SCHEDULE, teacher, torch.zeros(1, 1, 2, 2), teacher[:1])
 
 
 @pytest.mark.parametrize("t", [int(TEACHER[1]), 0, 998])
 def test_a_time_step_that_the_student_never_visits_is_refused(t: int) -> None:
     with pytest.raises(UserError, match=r"never visits.*its 10 steps"):
-        two_step_epsilon(net, SCHEDULE, TEACHER, torch.zeros(2, 1, 2, 2), torch.tensor([int(TEACHER[0]), t]))
+        merged_prediction(net, SCHEDULE, TEACHER, torch.zeros(2, 1, 2, 2), torch.tensor([int(TEACHER[0]), t]))
 
 
 def test_batches_change_nothing_and_report_how_far_they_are() -> None:

@@ -49,7 +49,7 @@ class Stratified(CalibrationSampler):
         sigma = coefficient(context.workload.schedule().sigma(t), x_t)
         noisy = x_t + self.rho * sigma * torch.randn(x_t.shape, generator=generator)
         facts = {"sampler": self.name, "rho": str(self.rho), "strata": str(strata)}
-        return CalibrationSet(noisy, t, context.workload.fingerprint(), facts)
+        return CalibrationSet(noisy, t, context.workload.fingerprint(), facts, context.workload.prediction)
 
     def _strata(self, steps: int) -> int:
         strata = self.strata or steps
@@ -81,7 +81,8 @@ class Stratified(CalibrationSampler):
                 states.append(x_t.cpu())
 
         x_T = initial_noise(context.seed, members, context.workload.shape, purpose="distillation calibration")
-        ddim_sample(net, context.workload.schedule(), context.timesteps(), x_T.to(context.device), keep)
+        workload, x_T = context.workload, x_T.to(context.device)
+        ddim_sample(net, workload.schedule(), context.timesteps(), x_T, keep, workload.prediction)
         return torch.stack(states)
 
 
