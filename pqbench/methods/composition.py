@@ -74,7 +74,8 @@ class Composition:
         if steps.denominator != 1:
             raise UserError(
                 f"{self.label} needs {self.step_share} of the workload's {workload_steps} steps, which is not a whole "
-                f"number: take a workload whose steps are a multiple of {self.step_share.denominator}."
+                f"number: take a workload with a multiple of {self.step_share.denominator} steps, or a distiller that "
+                "keeps more of them."
             )
         return int(steps)
 

@@ -99,7 +99,7 @@ def test_settings_belong_to_the_component_that_the_method_was_published_with(com
 def test_the_distiller_decides_the_steps(composed: Compose) -> None:
     assert composed("whole").steps(20) == 10
     assert composed("whole[distiller=plain]").step_share == Fraction(1, 4)
-    with pytest.raises(UserError, match=r"whole needs 1/2 of the workload's 25 steps.*a multiple of 2"):
+    with pytest.raises(UserError, match=r"whole needs 1/2 of the workload's 25 steps.*a multiple of 2 steps"):
         composed("whole").steps(25)
 
 

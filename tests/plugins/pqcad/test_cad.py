@@ -197,7 +197,7 @@ def test_steps_that_cannot_be_halved_are_refused(teacher: nn.Module, c_dc: Calib
 
 def test_a_calibration_set_of_another_step_count_is_refused(teacher: nn.Module) -> None:
     drawn = Stratified(trajectories=4).sample(context(steps=20))
-    with pytest.raises(UserError, match="which the teacher's 4 steps never visit: .* draw it again for this run"):
+    with pytest.raises(UserError, match=r"which the teacher's 4 steps never visit: .* draw it again for this run"):
         distill(teacher, drawn)
 
 
