@@ -71,7 +71,7 @@ class Scene:
         self.teacher = self.workload.denoiser().requires_grad_(False)
         if self.bits < 32:
             example = self.calibration.x_t[:1], self.calibration.t[:1]
-            quantize_layers(self.teacher, Precision(self.bits, self.bits), example, end_bits=8)
+            quantize_layers(self.teacher, Precision(self.bits, self.bits), example)
             calibrate_weights(self.teacher, minmax)
             calibrate_activations(self.teacher, self.calibration, MinMax)
 
