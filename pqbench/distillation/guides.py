@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pqbench.contracts.context import Context
 from pqbench.distillation.resume import ResumeFile, digest_of
 from pqbench.distillation.targets import in_batches, merged_prediction
+from pqbench.errors import UserError
 
 _BATCH = 64
 """Samples that go through a guide together; part of what decides the last bits of a target, hence no parameter."""
@@ -38,6 +39,8 @@ def shared_target(context: Context, guides: Sequence[Guide], x_t: Tensor, t: Ten
     The gradient of sum_i share_i |prediction - target_i|^2, with shares that add up to 1, is that of
     |prediction - sum_i share_i target_i|^2: so targets are mixed once, before the training. A guide without a share is
     not asked. The target is kept under `name` in the context's scratch, so that a killed distillation finds it again.
+
+    Raises `UserError` when a guide answers with NaN, or its steps cannot be merged.
     """
     asked = [guide for guide in guides if guide.share > 0]
     file = ResumeFile(None, "")
@@ -56,13 +59,16 @@ def shared_target(context: Context, guides: Sequence[Guide], x_t: Tensor, t: Ten
 def _target(context: Context, guide: Guide, x_t: Tensor, t: Tensor) -> Tensor:
     workload = context.workload
     run, schedule = context.timesteps().to(x_t.device)[:: guide.every], workload.schedule()
-    return in_batches(
+    target = in_batches(
         lambda x, s: merged_prediction(guide.net, schedule, run, x, s, guide.merged, workload.prediction),
         x_t,
         t,
         _BATCH,
         lambda done: context.progress(done, len(x_t), f"targets of the {guide.name}"),
     )
+    if not bool(torch.isfinite(target).all()):
+        raise UserError(f"The {guide.name} answers the calibration set with NaN or infinite values: it cannot teach.")
+    return target
 
 
 def _belongs(context: Context, guides: Sequence[Guide], x_t: Tensor, t: Tensor) -> str:

@@ -172,6 +172,13 @@ def test_a_calibration_set_without_the_students_steps_is_refused() -> None:
         scene.distill(QuantizedKnowledgeDistillation(**SHORT))
 
 
+def test_a_teacher_that_answers_with_nan_is_named() -> None:
+    scene = Scene()
+    scene.teacher.get_parameter("norm.bias").fill_(float("nan"))
+    with pytest.raises(UserError, match=r"The teacher answers the calibration set with NaN .*: it cannot teach"):
+        scene.distill(ProgressiveDistillation(**SHORT))
+
+
 def test_full_precision_cannot_be_matched_with_itself() -> None:
     with pytest.raises(UserError, match="nothing to teach a student in full precision"):
         Scene(bits=32).distill(QuantizedKnowledgeDistillation(**SHORT))
