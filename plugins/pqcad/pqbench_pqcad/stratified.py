@@ -23,6 +23,7 @@ class Stratified(CalibrationSampler):
     The time steps that the student visits are split into equal strata, and every stratum gets the same number of
     samples, uniform within it. Each x_t is a point of an FP trajectory, moved by noise of `rho` times the schedule's
     sigma_t, so that the student also learns what to do beside the trajectories that only the FP model follows.
+    A later halving's student visits every second of these steps, and learns at the samples of those.
     """
 
     name: ClassVar[str] = "stratified"

@@ -25,7 +25,8 @@ def check_distiller(
     """Check a distiller on a small workload with a round-to-nearest W4A4 teacher.
 
     The student keeps the teacher's layers with the bits and kinds of their grids, its packed checkpoint brings it back,
-    the same seed gives the same student, teachers and calibration set are left as they were, and nothing global changes.
+    the same seed gives the same student, teachers and calibration set are left as they were, and nothing global
+    changes.
 
     sampler   makes the distiller's calibration set (default: 16 samples, uniform in time)
     """
