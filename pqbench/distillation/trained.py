@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -51,6 +52,8 @@ class TrainedDistiller(Distiller):
     ) -> nn.Module:
         """Train `student`, in place, on those samples that it visits after `halving` halvings of the context's steps.
 
+        halvings   in all: with several, each has its own states, and its number in the trace
+
         Raises `UserError` when the calibration set does not fit those steps, and when the training diverges: the
         student is then left frozen in its last good state, which is also kept as a packed checkpoint in the scratch.
         """
@@ -64,9 +67,9 @@ class TrainedDistiller(Distiller):
         weight = torch.ones(len(t), device=context.device)
         report = self._reporter(context, {"halving": halving} if halvings > 1 else {})
         student = student.to(context.device)
-        tune(student)
         try:
-            _train_and_settle(student, x_t, t, target, weight, training, generator, report, keep)
+            with _tuned(student):
+                train(student, x_t, t, target, weight, training, generator, report, keep)
         except DivergedError as error:
             # A row must not show half a distillation as if it were the method: the cell fails, and says why.
             context.trace.append({"event": str(error)})
@@ -125,9 +128,12 @@ def halved_teacher(name: str, net: nn.Module, share: float, halving: int) -> Gui
     return Guide(name, net, share, every=2 ** (halving - 1), merged=2)
 
 
-def _train_and_settle(student: nn.Module, *arguments: object) -> None:
+@contextmanager
+def _tuned(student: nn.Module) -> Iterator[None]:
+    """Within this context the student can be trained; after it, whatever happens, it is made of integers again."""
+    tune(student)
     try:
-        train(student, *arguments)  # type: ignore[arg-type]
+        yield
     finally:
         settle(student)
 

@@ -19,6 +19,7 @@ from pqbench_rtn import MinMaxQuantizer, RoundToNearest
 from torch import nn
 
 from pqbench.calibration.ndtc import Ndtc
+from pqbench.calibration.trajectories import Trajectories
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import (
     KINDS,
@@ -56,7 +57,9 @@ def test_quantizers(quantizer: Quantizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", [Uniform(samples=12), Ndtc(samples=12), Stratified(trajectories=6)], ids=lambda s: s.name
+    "sampler",
+    [Uniform(samples=12), Ndtc(samples=12), Trajectories(runs=3), Stratified(trajectories=6)],
+    ids=lambda s: s.name,
 )
 def test_calibration_samplers(sampler: CalibrationSampler) -> None:
     check_calibration_sampler(sampler)

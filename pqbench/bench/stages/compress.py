@@ -132,4 +132,5 @@ def _finish(context: Context, folder: Path) -> None:
     rows: list[dict[str, Any]] = context.trace
     if rows:
         write_atomically(folder / TRACE, json.dumps(rows))
-    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    if (folder / SCRATCH).exists():
+        shutil.rmtree(folder / SCRATCH)
