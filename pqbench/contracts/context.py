@@ -32,6 +32,7 @@ class Context:
     trace    rows (plain dicts of numbers and texts) that a component leaves for the record and its plots
     scratch  a folder (it may not exist yet) for what helps to go on after a kill: the same job finds it again, and it
              is removed when the work is done; None: keep nothing. See `pqbench.distillation.resume`
+    earlier  seconds that killed attempts spent on what this one found in `scratch`: they belong to the cost
     """
 
     workload: Workload
@@ -42,6 +43,7 @@ class Context:
     progress: ProgressCallback = silent
     trace: list[dict[str, Any]] = field(default_factory=list)
     scratch: Path | None = None
+    earlier: list[float] = field(default_factory=list)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator that depends on the seed and the purpose alone."""

@@ -48,6 +48,7 @@ def shared_target(context: Context, guides: Sequence[Guide], x_t: Tensor, t: Ten
         file = ResumeFile(context.scratch / f"{name}.safetensors", _belongs(context, asked, x_t, t))
     kept = file.load()
     if kept is not None:
+        context.earlier.append(kept.seconds)
         return kept.tensors["target"].to(x_t.device)
     mixed = torch.zeros_like(x_t)
     for guide in asked:

@@ -34,10 +34,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Saved:
-    """What a state holds: tensors on the CPU, and plain data."""
+    """What a state holds: tensors on the CPU, plain data, and the seconds that led to it."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    seconds: float
 
 
 class ResumeFile:
@@ -50,8 +51,9 @@ class ResumeFile:
     def __init__(self, path: Path | None, belongs: str) -> None:
         self.path = path
         self.belongs = belongs
-        self._saved_at = time.monotonic()
+        self._began = self._saved_at = time.monotonic()
         self._took = 0.0
+        self._earlier = 0.0
 
     def due(self) -> bool:
         """Whether it is time to keep a state again."""
@@ -64,7 +66,8 @@ class ResumeFile:
             return
         started = time.monotonic()
         kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps({"belongs": self.belongs, "facts": facts})
+        spent = self._earlier + started - self._began
+        text = json.dumps({"belongs": self.belongs, "seconds": spent, "facts": facts})
         write_atomically(self.path, save(kept, {_KEY: f"{digest_of(text, kept)} {text}"}))
         self._saved_at = time.monotonic()
         self._took = self._saved_at - started
@@ -80,7 +83,8 @@ class ResumeFile:
         except (SafetensorError, OSError, ValueError):
             whole, content = False, {}
         if whole and content["belongs"] == self.belongs:
-            return Saved(tensors, content["facts"])
+            self._earlier = content["seconds"]
+            return Saved(tensors, content["facts"], self._earlier)
         why = "belongs to other work" if whole else "is truncated or damaged"
         _log.warning("%s %s: it is ignored, and this part of the work starts again.", self.path, why)
         return None

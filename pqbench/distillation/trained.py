@@ -62,7 +62,8 @@ class TrainedDistiller(Distiller):
         suffix = f"-{halving}" if halvings > 1 else ""
         target = shared_target(context, guides, x_t, t, f"targets{suffix}")
         training = Training(self.iterations, self.batch, self.weight_lr, self.step_lr, self.other_lr)
-        keep = Keep(context.scratch and context.scratch / f"training{suffix}.safetensors", context.trace)
+        path = None if context.scratch is None else context.scratch / f"training{suffix}.safetensors"
+        keep = Keep(path, context.trace, context.earlier)
         generator = context.generator(self.name if halving < 2 else f"{self.name}/{halving}")
         weight = torch.ones(len(t), device=context.device)
         report = self._reporter(context, {"halving": halving} if halvings > 1 else {})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pqbench.distillation.batches import ShuffledBatches
 from pqbench.distillation.resume import ResumeFile, digest_of
-from pqbench.distillation.training_state import Keep, TraceRows, TrainingState
+from pqbench.distillation.training_state import Keep, TrainingState
 from pqbench.distillation.watch import Watch
 from pqbench.quantization.tunable_operand import tunable_operands
 from pqbench.quantization.tuning import tunable_layers
@@ -111,9 +111,10 @@ def train(
     order = ShuffledBatches(len(x_t), training.batch, generator)
     watch = Watch(parameters, training.iterations)
     state = TrainingState(parameters, optimizer, order, watch)
-    file, trace = _kept(keep, training, state, (x_t, t, target, weight))
+    keep = keep or Keep(None)
+    file = ResumeFile(keep.path, _belongs(training, state, (x_t, t, target, weight)) if keep.path else "")
     try:
-        for iteration in range(state.load(file, trace), training.iterations):
+        for iteration in range(state.load(file, keep), training.iterations):
             for group, made in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = training.rate(iteration) * float(made["peak"])  # type: ignore[arg-type]
             index = next(order)
@@ -126,19 +127,14 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             report(iteration + 1, watch.smoothed)
             if file.due():
-                state.save(file, trace, iteration + 1)
+                state.save(file, keep, iteration + 1)
         watch.finish()
     finally:
         optimizer.zero_grad(set_to_none=True)
         student.requires_grad_(False)
 
 
-def _kept(
-    keep: Keep | None, training: Training, state: TrainingState, data: tuple[Tensor, ...]
-) -> tuple[ResumeFile, TraceRows]:
-    """The file of states, which belongs to this training from these parameters on these data, and the trace."""
-    if keep is None:
-        return ResumeFile(None, ""), TraceRows([])
+def _belongs(training: Training, state: TrainingState, data: tuple[Tensor, ...]) -> str:
+    """Digest of this training from these parameters on these data."""
     begin = [*state.parameters, *data, state.order.generator.get_state()]
-    facts = [asdict(training), torch.__version__]
-    return ResumeFile(keep.path, digest_of(facts, begin) if keep.path else ""), TraceRows(keep.trace)
+    return digest_of([asdict(training), torch.__version__], begin)

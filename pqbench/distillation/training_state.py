@@ -15,28 +15,30 @@ from pqbench.distillation.resume import ResumeFile
 from pqbench.distillation.watch import Watch
 
 
-@dataclass(frozen=True)
 class Keep:
-    """Where a training keeps its state (None: nowhere), and the trace whose new rows belong to it."""
+    """Where a training keeps its state, and what belongs to the state besides its own moving parts.
 
-    path: Path | None
-    trace: list[dict[str, Any]]
+    path      of the file; None: nothing is kept
+    trace     rows that come from now on are the training's
+    earlier   gets the seconds that led to a state which is gone back to
+    """
 
+    def __init__(
+        self, path: Path | None, trace: list[dict[str, Any]] | None = None, earlier: list[float] | None = None
+    ) -> None:
+        self.path = path
+        self._trace = [] if trace is None else trace
+        self._begin = len(self._trace)
+        self._earlier = [] if earlier is None else earlier
 
-class TraceRows:
-    """The rows that a training has added to a trace."""
-
-    def __init__(self, trace: list[dict[str, Any]]) -> None:
-        self._trace = trace
-        self._begin = len(trace)
-
-    def get(self) -> list[dict[str, Any]]:
-        """The rows so far."""
+    def rows(self) -> list[dict[str, Any]]:
+        """What the training has added to the trace."""
         return self._trace[self._begin :]
 
-    def put_back(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Make these the rows so far."""
+    def go_back(self, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        """Make the trace that of a state, and count what led to it."""
         self._trace[self._begin :] = rows
+        self._earlier.append(seconds)
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,15 @@ class TrainingState:
     order: ShuffledBatches
     watch: Watch
 
-    def save(self, file: ResumeFile, trace: TraceRows, iteration: int) -> None:
+    def save(self, file: ResumeFile, keep: Keep, iteration: int) -> None:
         """Keep the state after `iteration` iterations."""
         tensors = {"order/left": self.order.left, "order/generator": self.order.generator.get_state()}
         for i, (parameter, good) in enumerate(zip(self.parameters, self.watch.good, strict=True)):
             tensors |= {f"{i}/value": parameter, f"{i}/good": good}
             tensors |= {f"{i}/adam/{name}": value for name, value in self.optimizer.state[parameter].items()}
-        file.save(tensors, {"iteration": iteration, "watch": self.watch.numbers(), "trace": trace.get()})
+        file.save(tensors, {"iteration": iteration, "watch": self.watch.numbers(), "trace": keep.rows()})
 
-    def load(self, file: ResumeFile, trace: TraceRows) -> int:
+    def load(self, file: ResumeFile, keep: Keep) -> int:
         """Go back to the kept state, if there is one; returns the number of iterations that it has behind it."""
         saved = file.load()
         if saved is None:
@@ -68,7 +70,7 @@ class TrainingState:
         self.order.left = tensors["order/left"]
         self.order.generator.set_state(tensors["order/generator"])
         self.watch.put_back(facts["watch"], [tensors[f"{i}/good"] for i in range(len(self.parameters))])
-        trace.put_back(facts["trace"])
+        keep.go_back(facts["trace"], saved.seconds)
         return int(facts["iteration"])
 
     def _put_back_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor]) -> None:

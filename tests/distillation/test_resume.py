@@ -179,6 +179,27 @@ def test_states_cost_a_fiftieth_of_the_time(tmp_path: Path, monkeypatch: pytest.
     assert 3.0 * len(writes) / clock[0] <= 0.021
 
 
+@pytest.mark.usefixtures("eager")
+def test_the_time_of_killed_attempts_is_counted(scene: Scene, tmp_path: Path) -> None:
+    def slow(at: int) -> ProgressCallback:
+        kill_later = killing_at(at)
+
+        def progress(done: int, total: int, message: str) -> None:
+            time.sleep(0.02 if message.startswith("distillation") else 0.0)
+            kill_later(done, total, message)
+
+        return progress
+
+    distiller = ProgressiveDistillation(iterations=ITERATIONS, batch=4)
+    for at in (5, 4):  # behind are 4 iterations, then 3 more
+        with pytest.raises(Killed):
+            scene.distill(distiller, scene.context(tmp_path, progress=slow(at)))
+    context = scene.context(tmp_path)
+    assert not context.earlier
+    scene.distill(distiller, context)
+    assert 7 * 0.02 < sum(context.earlier) < 7 * 0.02 + 5
+
+
 def test_without_a_path_nothing_is_kept() -> None:
     file = ResumeFile(None, "work")
     file.save({"a": torch.zeros(1)}, {})

@@ -36,6 +36,8 @@ TRACE = "trace.json"
 AUDIT = "audit.json"
 SCRATCH = "scratch"
 """Where a component keeps what helps it to go on after a kill; no part of the output."""
+EARLIER = "earlier.json"
+"""Seconds that killed attempts spent on what went into the output."""
 
 
 def export(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
@@ -128,8 +130,9 @@ def _keep(job: Job, net: nn.Module, folder: Path) -> None:
 
 
 def _finish(context: Context, folder: Path) -> None:
-    """Keep the trace, and drop the scratch: the output is whole."""
+    """Keep the trace and the earlier attempts' time, and drop the scratch: the output is whole."""
     rows: list[dict[str, Any]] = context.trace
+    write_atomically(folder / EARLIER, json.dumps(sum(context.earlier)))
     if rows:
         write_atomically(folder / TRACE, json.dumps(rows))
     if (folder / SCRATCH).exists():
