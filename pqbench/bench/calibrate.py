@@ -17,7 +17,7 @@ from pqbench.bench.graph import calibration_facts
 from pqbench.bench.plan import require_device, workload_facts
 from pqbench.bench.progress import RunProgress
 from pqbench.bench.stage import stage_key
-from pqbench.bench.stages.compress import CALIBRATION, TRACE, draw_into
+from pqbench.bench.stages.compress import CALIBRATION, SCRATCH, TRACE, draw_into
 from pqbench.contracts import Budget, CalibrationSet, Context, Precision
 from pqbench.contracts.context import ProgressCallback
 from pqbench.errors import UserError
@@ -77,7 +77,8 @@ def draw_set(request: CalibrationRequest, registry: Registry, cache: StageCache,
     with RunProgress(console, [key]) as progress, progress.stage(title) as report:
 
         def work(folder: Path, report: ProgressCallback = report) -> None:
-            context = Context(workload, Precision(), steps, request.seed, torch.device(request.device), report)
+            device, scratch = torch.device(request.device), folder / SCRATCH
+            context = Context(workload, Precision(), steps, request.seed, device, report, scratch=scratch)
             with costed("calibrate", key, folder):
                 draw_into(folder, part.component, context)
 

@@ -50,6 +50,7 @@ def diagnose_file(
         workload.timesteps(steps),
         workload.shape,
         title=title,
+        prediction=workload.prediction,
         images=images,
         seed=seed,
         condition=workload.condition(seed, range(images), PURPOSE),

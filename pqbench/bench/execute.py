@@ -19,6 +19,7 @@ from pqbench.bench.records import StageRun
 from pqbench.bench.repeatable import repeatable
 from pqbench.bench.stage import Stage, StageName
 from pqbench.bench.stages import STAGE_FUNCTIONS
+from pqbench.bench.stages.compress import EARLIER
 from pqbench.contracts.context import ProgressCallback
 from pqbench.files import write_atomically
 
@@ -80,8 +81,15 @@ def costed(name: StageName, key: str, folder: Path) -> Iterator[None]:
     started = time.monotonic()
     with cell_errors(name), repeatable(key):
         yield
-    cost = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak_bytes()}
+    seconds = time.monotonic() - started + _earlier_seconds(folder)
+    cost = {"seconds": seconds, "peak_memory_bytes": peak_bytes()}
     write_atomically(folder / COST, json.dumps(cost))
+
+
+def _earlier_seconds(folder: Path) -> float:
+    """What killed attempts spent on the output of this one."""
+    path = folder / EARLIER
+    return float(json.loads(path.read_bytes())) if path.exists() else 0.0
 
 
 def cost_of(stage: Stage, cache: StageCache) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def calibration_set(context: Context, levels: Tensor, purpose: str, facts: Mappi
         batch=_BATCH,
         device=context.device,
         progress=context.progress,
+        prediction=workload.prediction,
     )
     stated = {key: str(value) for key, value in facts.items()}
     return CalibrationSet(x_t, timesteps[positions], workload.fingerprint(), stated, workload.prediction, condition)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,9 @@ class Context:
 
     steps    sampling steps of the workload's full-precision model (the teacher's, for a distiller)
     trace    rows (plain dicts of numbers and texts) that a component leaves for the record and its plots
+    scratch  a folder (it may not exist yet) for what helps to go on after a kill: the same job finds it again, and it
+             is removed when the work is done; None: keep nothing. See `pqbench.distillation.resume`
+    earlier  seconds that killed attempts spent on what this one found in `scratch`: they belong to the cost
     """
 
     workload: Workload
@@ -38,6 +42,8 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: ProgressCallback = silent
     trace: list[dict[str, Any]] = field(default_factory=list)
+    scratch: Path | None = None
+    earlier: list[float] = field(default_factory=list)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator that depends on the seed and the purpose alone."""

@@ -26,10 +26,17 @@ class Distiller(Component):
     """Trains a student on the grids of the quantized teacher."""
 
     kind: ClassVar[Kind] = "distiller"
-    step_share: ClassVar[Fraction] = Fraction(1, 2)
-    """The student's sampling steps as a share of the teacher's."""
     calibration: ClassVar[str] = ""
     """Name of the calibration sampler that makes its C_DC, unless the method names another; empty: none needed."""
+
+    @property
+    def step_share(self) -> Fraction:
+        """The student's sampling steps as a share of the teacher's, above 0 and up to 1.
+
+        A distiller whose share depends on its parameters overrides the property; any other may state it as a class
+        variable.
+        """
+        return Fraction(1, 2)
 
     @abstractmethod
     def distill(

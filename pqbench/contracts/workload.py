@@ -68,6 +68,7 @@ class Workload(Component):
     shape: ClassVar[tuple[int, int, int]]
     """Shape of x_t without the batch."""
     prediction: ClassVar[str] = "epsilon"
+    """What the denoiser predicts: one of `pqbench.diffusion.ddim.PREDICTIONS`."""
     distance: ClassVar[str] = "FD"
     """What the Frechet distance is called; "FID" is reserved for the Inception of Heusel et al. (2017)."""
 

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from pqbench.diffusion.schedule import NoiseSchedule
+from pqbench.errors import UserError
 
 Denoiser = Callable[..., Tensor]
-"""net(x_t, t, *condition): x_t (N, C, H, W), t (N,) int64, condition (N, ...) -> predicted epsilon, (N, C, H, W)."""
+"""net(x_t, t, *condition): x_t (N, C, H, W), t (N,) int64, condition (N, ...) -> its prediction, (N, C, H, W)."""
+
+PREDICTIONS = ("epsilon", "v", "x")
+"""What a net may predict of x_t = a x_0 + s epsilon: epsilon, v = a epsilon - s x_0 (Salimans and Ho, 2022), or x_0."""
 
 
 def coefficient(values: Tensor, like: Tensor) -> Tensor:
@@ -18,15 +22,36 @@ def coefficient(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
-def ddim_step(schedule: NoiseSchedule, x_t: Tensor, epsilon: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-    """From x_t at `t` to x at `t_next` (-1: clean data), both (N,) int64.
+def step_factors(schedule: NoiseSchedule, prediction: str, t: Tensor, t_next: Tensor) -> tuple[Tensor, Tensor]:
+    """(p, q), each (N,) float64: one DDIM step is x_next = p x_t + q prediction, with t and t_next (N,) int64.
 
-    Written as x_next = (a'/a) x_t + (s' - s a'/a) epsilon, with a = signal and s = sigma: the same update as through
-    the predicted x_0, without dividing a difference of large terms at high noise.
+    The same update as through x_0 and epsilon, without dividing a difference of large terms at high noise. With
+    a = signal and s = sigma at t, a' and s' at t_next:
+
+        epsilon   p = a'/a            q = s' - s a'/a
+        v         p = a' a + s' s     q = s' a - a' s
+        x         p = s'/s            q = a' - a s'/s
+
+    Raises `UserError` for another prediction.
     """
-    ratio = schedule.signal(t_next) / schedule.signal(t)
-    shift = schedule.sigma(t_next) - schedule.sigma(t) * ratio
-    return coefficient(ratio, x_t) * x_t + coefficient(shift, x_t) * epsilon
+    a, s, a_next, s_next = schedule.signal(t), schedule.sigma(t), schedule.signal(t_next), schedule.sigma(t_next)
+    if prediction == "epsilon":
+        ratio = a_next / a
+        return ratio, s_next - s * ratio
+    if prediction == "v":
+        return a_next * a + s_next * s, s_next * a - a_next * s
+    if prediction == "x":
+        ratio = s_next / s
+        return ratio, a_next - a * ratio
+    raise UserError(f"A net cannot predict {prediction!r}: a workload's prediction is one of {', '.join(PREDICTIONS)}.")
+
+
+def ddim_step(
+    schedule: NoiseSchedule, x_t: Tensor, predicted: Tensor, t: Tensor, t_next: Tensor, prediction: str = "epsilon"
+) -> Tensor:
+    """From x_t at `t` to x at `t_next` (-1: clean data), both (N,) int64; `predicted` is what the net made of x_t."""
+    ratio, shift = step_factors(schedule, prediction, t, t_next)
+    return coefficient(ratio, x_t) * x_t + coefficient(shift, x_t) * predicted
 
 
 def successors(timesteps: Tensor) -> Tensor:
@@ -41,9 +66,10 @@ def ddim_sample(
     timesteps: Tensor,
     x_T: Tensor,
     visit: Callable[[int, Tensor], None] | None = None,
+    prediction: str = "epsilon",
     condition: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Run the whole sampler from x_T, (N, C, H, W), and return x_0.
+    """Run the whole sampler from x_T, (N, C, H, W), and return x_0; `prediction` says what the net predicts.
 
     `visit(k, x_t)` is called before step k with the x_t that the net is about to see. `condition` has a row a sample,
     on any device: `Workload.condition`.
@@ -54,5 +80,5 @@ def ddim_sample(
         if visit is not None:
             visit(k, x)
         now, after = t.expand(len(x)), t_next.expand(len(x))
-        x = ddim_step(schedule, x, net(x, now, *condition), now, after)
+        x = ddim_step(schedule, x, net(x, now, *condition), now, after, prediction)
     return x

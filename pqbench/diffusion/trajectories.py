@@ -28,6 +28,7 @@ def collect(
     batch: int = 64,
     device: torch.device | str = "cpu",
     progress: ProgressCallback = silent,
+    prediction: str = "epsilon",
 ) -> Tensor:
     """Run the DDIM sampler with `net` and return, for each sample, the x_t that step `positions[i]` is about to see.
 
@@ -37,6 +38,7 @@ def collect(
     purpose     anything but "image", whose noise is kept for the evaluation
     condition   each (N, ...): what the net is called with beside x_t and t
     batch       samples that go through the net together
+    prediction  what the net predicts: `Workload.prediction`
 
     Returns (N, *shape) float32 on the CPU. The net sees every sample `positions[i]` times, not S times: samples that
     stop at similar steps run together and leave the batch as they arrive. Raises `UserError` for positions outside the
@@ -58,8 +60,8 @@ def collect(
                 break
             now, after = t.expand(running), t_next.expand(running)
             head = x[:running]
-            epsilon = net(head, now, *(each[:running] for each in rows))
-            x[:running] = ddim_step(schedule, head, epsilon, now, after)
+            predicted = net(head, now, *(each[:running] for each in rows))
+            x[:running] = ddim_step(schedule, head, predicted, now, after, prediction)
             done += running
             progress(done, total, "denoising runs for the calibration set")
         found[members] = x.cpu()

@@ -1,8 +1,9 @@
 """Targets of step-halving distillation (Salimans and Ho, "Progressive distillation", ICLR 2022, appendix G).
 
-One student DDIM step from t to t'' must land where two teacher steps t -> t' -> t'' land. The target is expressed
-as the epsilon that the student has to predict: a loss in x-space with weight max(SNR, 1) diverges for an
-epsilon-predicting net, because at high noise it divides by a signal close to zero.
+One student DDIM step from t to t'' must land where several teacher steps land: two (t -> t' -> t'') for the net that
+is halved, 2^k for one that taught k halvings ago. The target is what the student has to predict, in the net's own
+prediction space: a loss in x-space with weight max(SNR, 1) diverges for an epsilon-predicting net, because at high
+noise it divides by a signal close to zero.
 """
 
 from __future__ import annotations
@@ -12,56 +13,93 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pqbench.diffusion.ddim import Denoiser, coefficient, ddim_step, successors
+from pqbench.diffusion.ddim import Denoiser, coefficient, ddim_step, step_factors
 from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.errors import UserError
 
 
-def student_timesteps(teacher: Tensor) -> Tensor:
-    """The steps that a student with half the steps visits, (steps / 2,).
+def student_timesteps(run: Tensor, halvings: int = 1) -> Tensor:
+    """The steps that a student visits after some halvings of `run`, (steps / 2^halvings,).
 
-    Raises `UserError` when the teacher's step count cannot be halved.
+    Raises `UserError` when the step count cannot be halved so often.
     """
-    if len(teacher) < 2 or len(teacher) % 2:
+    merged = 2**halvings
+    if len(run) < merged or len(run) % merged:
+        times, needed = "", "an even number of at least 2"
+        if halvings > 1:
+            times, needed = f" {halvings} times", f"a multiple of {merged}, or ask for fewer halvings"
+        raise UserError(f"A teacher with {len(run)} sampling steps cannot be halved{times}: give it {needed}.")
+    return run[::merged]
+
+
+def student_samples(run: Tensor, t: Tensor, halvings: int = 1) -> Tensor:
+    """Which samples of a calibration set are at steps that the student visits after some halvings: int64 indices.
+
+    run   (S,) the time steps of the full-precision model's run
+    t     (N,) the calibration set's time steps
+
+    Raises `UserError` when the set was drawn from a run with other steps, or leaves out one of the student's.
+    """
+    foreign = t[~torch.isin(t, run)]
+    if len(foreign):
         raise UserError(
-            f"A teacher with {len(teacher)} sampling steps cannot be halved: give it an even number of at least 2."
+            f"The calibration set of the distillation holds the time step {int(foreign[0])}, which the teacher's "
+            f"{len(run)} steps never visit: it is one of another schedule or step count; draw it again for this run."
         )
-    return teacher[::2]
+    visited = student_timesteps(run, halvings)
+    missing = visited[~torch.isin(visited, t)]
+    if len(missing):
+        raise UserError(
+            f"The calibration set of the distillation has no sample at {len(missing)} of the {len(visited)} steps that "
+            f"the student visits (the first is {int(missing[0])}): draw more samples, or take another sampler, for "
+            "instance distiller_calibration=trajectories."
+        )
+    return torch.isin(t, visited).nonzero().flatten()
 
 
 @torch.no_grad()
-def two_step_epsilon(
-    net: Denoiser, schedule: NoiseSchedule, teacher: Tensor, x_t: Tensor, t: Tensor, *condition: Tensor
+def merged_prediction(
+    net: Denoiser,
+    schedule: NoiseSchedule,
+    run: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    *condition: Tensor,
+    merged: int = 2,
+    prediction: str = "epsilon",
 ) -> Tensor:
-    """The epsilon with which one DDIM step from t lands where two steps of `net` land.
+    """What to predict so that one DDIM step from t lands where `merged` steps of `net` land; of one, what it predicts.
 
-    teacher   (S,) the teacher's time steps, descending, S even
-    x_t       (N, C, H, W); t (N,), each one of the student's time steps (every second of `teacher`); condition, each
-              (N, ...), what else `net` is called with
+    run   (S,) the time steps at which `net` steps, descending, S a multiple of `merged`
+    x_t   (N, C, H, W); t (N,), each one of the student's time steps (every `merged`-th of `run`); condition, each
+          (N, ...), what else `net` is called with
 
-    Returns (N, C, H, W) of x_t's type. Raises `UserError` when the steps cannot be halved or a `t` is no student step.
+    Returns (N, C, H, W) of x_t's type. Raises `UserError` when the steps cannot be merged or a `t` is no student step.
     """
-    middle, end = _next_two(teacher, t)
-    x_middle = ddim_step(schedule, x_t, net(x_t, t, *condition), t, middle)
-    x_end = ddim_step(schedule, x_middle, net(x_middle, middle, *condition), middle, end)
-    ratio = schedule.signal(end) / schedule.signal(t)
-    shift = schedule.sigma(end) - schedule.sigma(t) * ratio
+    if merged == 1:
+        return net(x_t, t, *condition)
+    start = _starts(run, merged, t)
+    ends = torch.cat([run, run.new_tensor([-1])])
+    x = x_t
+    for k in range(merged):
+        now, after = ends[start + k], ends[start + k + 1]
+        x = ddim_step(schedule, x, net(x, now, *condition), now, after, prediction)
+    ratio, shift = step_factors(schedule, prediction, t, ends[start + merged])
     # In float64: at low noise both terms of the difference are nearly equal.
-    difference = x_end.double() - coefficient(ratio, x_t.double()) * x_t.double()
+    difference = x.double() - coefficient(ratio, x_t.double()) * x_t.double()
     return (difference / coefficient(shift, x_t.double())).to(x_t.dtype)
 
 
-def _next_two(teacher: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The teacher's two time steps after each student step `t`; the second is -1 (clean data) after the last pair."""
-    visited = student_timesteps(teacher)
+def _starts(run: Tensor, merged: int, t: Tensor) -> Tensor:
+    """The position in `run` of each student step `t`."""
+    visited = student_timesteps(run, merged.bit_length() - 1)
     found = visited[None, :] == t[:, None]
     if not bool(found.any(1).all()):
         raise UserError(
-            "The calibration set of the distillation holds time steps that the student never visits: use a sampler "
-            f"that draws from its {len(visited)} steps, for instance distiller_calibration=stratified."
+            "The calibration set of the distillation holds time steps that the student never visits: its "
+            f"{len(visited)} steps are {visited.tolist()}."
         )
-    pair = found.int().argmax(1)
-    return teacher[1::2][pair], successors(visited)[pair]
+    return found.int().argmax(1) * merged
 
 
 @torch.no_grad()

@@ -144,7 +144,10 @@ class _Bench:
 
         noise, schedule, condition = self._noise(batch), self.workload.schedule(), self._condition(batch)
         timesteps = self.workload.timesteps(self.spec.steps).to(self.device)
-        return lambda: self._finished(ddim_sample(executable, schedule, timesteps, noise, condition=condition))
+        prediction = self.workload.prediction
+        return lambda: self._finished(
+            ddim_sample(executable, schedule, timesteps, noise, prediction=prediction, condition=condition)
+        )
 
     def _finished(self, result: Tensor) -> Tensor:
         """A GPU answers before it has computed."""

@@ -65,13 +65,23 @@ class Composition:
     @property
     def step_share(self) -> Fraction:
         """The compressed model's sampling steps as a share of the workload's."""
-        return Fraction(1) if self.distiller is None else self.distiller.component.step_share
+        if self.distiller is None:
+            return Fraction(1)
+        share: object = self.distiller.component.step_share
+        if not isinstance(share, Fraction) or not 0 < share <= 1:
+            name = self.distiller.component.name
+            raise UserError(f"{self.label}: the step_share of {name} is {share!r}, not a Fraction above 0 and up to 1.")
+        return share
 
     def steps(self, workload_steps: int) -> int:
         """Sampling steps of the compressed model. Raises `UserError` when the share is not a whole number of steps."""
         steps = self.step_share * workload_steps
         if steps.denominator != 1:
-            raise UserError(f"{self.label} needs {self.step_share} of {workload_steps} steps: not a whole number.")
+            raise UserError(
+                f"{self.label} needs {self.step_share} of the workload's {workload_steps} steps, which is not a whole "
+                f"number: take a workload with a multiple of {self.step_share.denominator} steps, or a distiller that "
+                "keeps more of them."
+            )
         return int(steps)
 
     def parts(self) -> dict[Role, Part[Any]]:

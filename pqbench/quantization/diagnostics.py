@@ -30,6 +30,7 @@ def diagnose(
     shape: tuple[int, ...],
     *,
     title: str,
+    prediction: str = "epsilon",
     images: int = 16,
     seed: int = 0,
     condition: Sequence[Tensor] = (),
@@ -40,7 +41,7 @@ def diagnose(
 
     Layers are those that can be quantized, under the names of the full-precision net; one that was left in full
     precision has an error too, that of its input. A layer that runs several times in one forward has the error of all
-    its outputs together. All images go through the nets at once.
+    its outputs together. `prediction` says what the nets predict. All images go through the nets at once.
 
     condition   each (images, ...): what the nets are called with beside x_t and t
 
@@ -58,10 +59,10 @@ def diagnose(
     for k, (t, t_next) in enumerate(zip(timesteps, successors(timesteps), strict=True)):
         now, after = t.expand(images), t_next.expand(images)
         with _outputs(full_precision, names) as expected, _outputs(quantized, names) as found:
-            epsilon, answer = full_precision(x, now, *condition), quantized(x, now, *condition)
+            right, answer = full_precision(x, now, *condition), quantized(x, now, *condition)
         steps.append({name: _relative_error(found[name], expected[name], name) for name in expected})
-        output_errors.append(_relative_error([answer], [epsilon], "the output"))
-        x = ddim_step(schedule, x, epsilon, now, after)
+        output_errors.append(_relative_error([answer], [right], "the output"))
+        x = ddim_step(schedule, x, right, now, after, prediction)
         progress(k + 1, len(timesteps), "steps of the full-precision run")
     order = list(steps[0])
     return Diagnosis(

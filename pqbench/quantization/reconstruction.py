@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pqbench.distillation.training import shuffled_batches
+from pqbench.distillation.batches import ShuffledBatches
 from pqbench.errors import UserError
 from pqbench.quantization.block_data import BlockData
 
@@ -125,7 +125,7 @@ def reconstruct(
     """
     # Fused: one pass over a tensor and its moments, where the plain one makes a dozen.
     optimizer = torch.optim.Adam(parameters, lr=descent.lr, fused=True)
-    batches = shuffled_batches(len(data.target), descent.batch, generator)
+    batches = ShuffledBatches(len(data.target), descent.batch, generator)
     watch, error = _Watch(block, descent), descent.error
     traced = {round((i + 1) * descent.iterations / TRACE_ROWS) - 1 for i in range(TRACE_ROWS)}
     for iteration in range(descent.iterations):

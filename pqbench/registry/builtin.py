@@ -19,6 +19,7 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "ndtc": "pqbench.calibration.ndtc:Ndtc",
             "uniform": "pqbench.calibration.uniform:Uniform",
             "interval": "pqbench.calibration.interval:Interval",
+            "trajectories": "pqbench.calibration.trajectories:Trajectories",
         },
         "engine": {
             "torch": "pqbench.engines.torch_eager:TorchEager",

@@ -35,6 +35,8 @@ def problems(kind: Kind, candidate: object) -> list[str]:
         checks.append(_method)
     if kind == "distiller":
         checks.append(_distiller)
+    if kind == "workload":
+        checks.append(_workload)
     return [problem for check in checks for problem in check(candidate)]
 
 
@@ -130,8 +132,17 @@ def _method(component: Any) -> Iterator[str]:
 
 def _distiller(component: Any) -> Iterator[str]:
     share = component.step_share
+    if isinstance(share, property):
+        return  # depends on the parameters: `Composition.step_share` looks at what it says
     if not isinstance(share, Fraction) or not 0 < share <= 1:
         yield f"its step_share is {share!r}, not a Fraction above 0 and up to 1"
+
+
+def _workload(component: Any) -> Iterator[str]:
+    from pqbench.diffusion.ddim import PREDICTIONS
+
+    if component.prediction not in PREDICTIONS:
+        yield f"its prediction is {component.prediction!r}, not one of {', '.join(PREDICTIONS)}"
 
 
 def _sequence(value: object) -> tuple[object, ...]:

@@ -71,7 +71,10 @@ def pool_images(workload: Workload, count: int, progress: Callable[[int], None])
         indices = range(start, min(start + _BATCH, count))
         noise = initial_noise(0, indices, workload.shape, PURPOSE)
         condition = workload.condition(0, indices, PURPOSE)
-        yield workload.decode(ddim_sample(net, workload.schedule(), timesteps, noise, condition=condition))
+        x_0 = ddim_sample(
+            net, workload.schedule(), timesteps, noise, prediction=workload.prediction, condition=condition
+        )
+        yield workload.decode(x_0)
         progress(indices.stop)
 
 

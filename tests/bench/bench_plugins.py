@@ -28,6 +28,8 @@ from pqbench.contracts import (
     Workload,
     parameter,
 )
+from pqbench.distillation.guides import Guide
+from pqbench.distillation.trained import TrainedDistiller
 from pqbench.errors import UserError
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.observers import MinMax
@@ -127,6 +129,20 @@ class Copy(Distiller):
         return student
 
 
+@dataclass(frozen=True)
+class Learns(TrainedDistiller):
+    """Matches the full-precision model for a few iterations; every step stays."""
+
+    name: ClassVar[str] = "learns"
+    step_share: ClassVar[Fraction] = Fraction(1)
+    iterations: int = parameter(6, help="training iterations", low=1)
+
+    def distill(
+        self, context: Context, student: nn.Module, teachers: Teachers, calibration: CalibrationSet
+    ) -> nn.Module:
+        return self.learn(context, student, [Guide("model", teachers.full_precision, 1.0, merged=1)], calibration)
+
+
 class Cheap(Method):
     name: ClassVar[str] = "cheap"
     precision: ClassVar[Precision] = Precision(4, 4)
@@ -175,7 +191,7 @@ def pqbench_quantizers() -> list[type[Quantizer]]:
 
 @hookimpl
 def pqbench_distillers() -> list[type[Distiller]]:
-    return [Copy]
+    return [Copy, Learns]
 
 
 @hookimpl

@@ -21,9 +21,11 @@ import torch
 from bench_runs import PLUGINS, Bench, comparable
 from safetensors.torch import load_file, save_file
 
+from pqbench.bench.stages.compress import SCRATCH
 from pqbench.bench.stages.images import sample
 from pqbench.bench.store import RunFolder
 from pqbench.contracts.context import silent
+from pqbench.distillation import resume
 from pqbench.errors import NoSpaceError
 from pqbench.report.write import write_report
 
@@ -59,12 +61,14 @@ def outputs(root: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("methods", ["cheap,failing", "cheap[distiller=learns]"])
 @pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_write_it_ends_with_the_same_bytes(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, stride: int
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, stride: int, methods: str
 ) -> None:
     """The first attempt dies at its first write, the next `stride` writes later, until one gets through."""
-    methods = "cheap,failing"
+    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)  # a state after every iteration of a distillation
+    monkeypatch.setattr(resume, "COST_APART", 0.0)
     whole = Bench(bench.root / "whole", bench.registry)
     expected = whole.run(methods, images=130)  # three batches
     finished: set[str] = set()
@@ -85,6 +89,7 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     assert bench.folder.current_records() == list(records.values())
     assert outputs(bench.cache.root) == outputs(whole.cache.root)
     assert not list(bench.cache.root.glob("*/.*"))
+    assert not list(bench.cache.root.glob(f"*/{SCRATCH}"))
     for record in expected.values():
         if record.samples:
             strip = Path(record.samples)

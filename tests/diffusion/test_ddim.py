@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from pqbench.diffusion.ddim import ddim_sample, ddim_step, successors
+from pqbench.diffusion.ddim import PREDICTIONS, ddim_sample, ddim_step, successors
 from pqbench.diffusion.noise import initial_noise
 from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.diffusion.timesteps import trailing_timesteps
@@ -20,12 +24,12 @@ def smooth_net(x: Tensor, t: Tensor) -> Tensor:
     return torch.sin(1.3 * x + t.view(-1, 1, 1, 1) / 500)
 
 
-def diffusers_trajectory(steps: int, x: Tensor) -> list[Tensor]:
-    """The same run by diffusers: an independent implementation of the sampler."""
+def ddim_scheduler(prediction_type: str) -> Any:
+    """An independent implementation of the sampler."""
     declare_missing_operators()
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler(
+    return DDIMScheduler(
         num_train_timesteps=BETAS[0],
         beta_start=BETAS[1],
         beta_end=BETAS[2],
@@ -33,7 +37,13 @@ def diffusers_trajectory(steps: int, x: Tensor) -> list[Tensor]:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        prediction_type=prediction_type,
     )
+
+
+def diffusers_trajectory(steps: int, x: Tensor) -> list[Tensor]:
+    """The same run by diffusers."""
+    scheduler = ddim_scheduler("epsilon")
     scheduler.set_timesteps(steps)
     states = [x]
     for t in scheduler.timesteps:
@@ -64,6 +74,60 @@ def test_one_step_is_equation_12_in_float64() -> None:
     x_0 = (x - (1 - now).sqrt() * epsilon) / now.sqrt()
     expected = after.sqrt() * x_0 + (1 - after).sqrt() * epsilon
     torch.testing.assert_close(ddim_step(schedule, x, epsilon, t, t_next), expected, rtol=1e-11, atol=1e-11)
+
+
+def converted(prediction: str, x: Tensor, epsilon: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
+    """The same belief about x_t as another prediction, by its definition."""
+    x_0 = (x - sigma * epsilon) / signal
+    return {"epsilon": epsilon, "v": signal * epsilon - sigma * x_0, "x": x_0}[prediction]
+
+
+@given(
+    prediction=st.sampled_from(PREDICTIONS), t=st.integers(0, 999), earlier=st.integers(1, 1000), seed=st.integers(0, 9)
+)
+def test_what_a_net_predicts_does_not_change_where_a_step_lands(
+    prediction: str, t: int, earlier: int, seed: int
+) -> None:
+    schedule = NoiseSchedule.linear(*BETAS)
+    now, after = torch.tensor([t]), torch.tensor([max(t - earlier, -1)])
+    x, epsilon = torch.randn(2, 1, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    x, epsilon = x[None], epsilon[None]
+    predicted = converted(prediction, x, epsilon, schedule.signal(now), schedule.sigma(now))
+    expected = ddim_step(schedule, x, epsilon, now, after)
+    torch.testing.assert_close(
+        ddim_step(schedule, x, predicted, now, after, prediction), expected, rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 10, 50])
+@pytest.mark.parametrize(("prediction", "theirs"), [("epsilon", "epsilon"), ("v", "v_prediction"), ("x", "sample")])
+def test_trajectories_of_every_prediction_are_those_of_diffusers_in_float64(
+    prediction: str, theirs: str, steps: int
+) -> None:
+    """diffusers works in float64 too once its table is; what differs then is rounding."""
+    scheduler = ddim_scheduler(theirs)
+    scheduler.alphas_cumprod = NoiseSchedule.linear(*BETAS).alphas_cumprod
+    scheduler.final_alpha_cumprod = torch.ones((), dtype=torch.float64)
+    scheduler.set_timesteps(steps)
+    start = initial_noise(0, range(3), (2, 4, 4)).double()
+    expected = start
+    for t in scheduler.timesteps:
+        expected = scheduler.step(smooth_net(expected, t.expand(3)), t, expected, eta=0.0).prev_sample
+    found = ddim_sample(
+        smooth_net,
+        NoiseSchedule.linear(*BETAS),
+        trailing_timesteps(BETAS[0], steps),
+        start,
+        prediction=prediction,
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_another_prediction_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cannot predict 'score': a workload's prediction is one of epsilon, v, x\."):
+        ddim_sample(
+            smooth_net, NoiseSchedule.linear(*BETAS), torch.tensor([999]), torch.zeros(1, 1, 2, 2), None, "score"
+        )
 
 
 def test_a_net_that_knows_the_image_recovers_it_in_any_number_of_steps() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.diffusion.ddim import ddim_sample
-from pqbench.distillation.targets import in_batches, two_step_epsilon
+from pqbench.distillation.targets import in_batches, merged_prediction
 from pqbench.distillation.training import Training, train
 from pqbench.testing.conditional import TinyText
 
@@ -24,7 +24,7 @@ def test_one_step_on_the_target_lands_where_two_of_the_teacher_do() -> None:
     net, (x_t, t, *condition) = WORKLOAD.denoiser(), samples()
     schedule = WORKLOAD.schedule()
     targets = in_batches(
-        lambda x, s, *c: two_step_epsilon(net, schedule, TEACHER, x, s, *c), x_t, t, 2, lambda done: None, condition
+        lambda x, s, *c: merged_prediction(net, schedule, TEACHER, x, s, *c), x_t, t, 2, lambda done: None, condition
     )
     for i, start in enumerate(t.tolist()):
         place = TEACHER.tolist().index(start)
@@ -67,6 +67,6 @@ def test_a_student_learns_what_depends_on_the_condition_alone() -> None:
 def test_targets_under_other_conditions_are_others() -> None:
     net, (x_t, t, condition) = WORKLOAD.denoiser(), samples()
     both = condition, condition.flip(0)
-    one, other = (two_step_epsilon(net, WORKLOAD.schedule(), TEACHER, x_t, t, each) for each in both)
+    one, other = (merged_prediction(net, WORKLOAD.schedule(), TEACHER, x_t, t, each) for each in both)
     assert not torch.allclose(one[0], other[0], rtol=1e-3)
     assert torch.equal(one[2], other[2])  # the middle one stays where it is

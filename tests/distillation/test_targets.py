@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pqbench.diffusion.ddim import ddim_step
+from pqbench.diffusion.ddim import PREDICTIONS, ddim_step
 from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.diffusion.timesteps import trailing_timesteps
-from pqbench.distillation.targets import in_batches, student_timesteps, two_step_epsilon
+from pqbench.distillation.targets import in_batches, merged_prediction, student_samples, student_timesteps
 from pqbench.errors import UserError
 
 SCHEDULE = NoiseSchedule.linear(1000, 1e-4, 0.02)
@@ -42,7 +42,7 @@ def by_hand(x: Tensor, t: int, t_next: int) -> Tensor:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_one_step_with_the_target_lands_where_two_teacher_steps_land(dtype: torch.dtype, tolerance: float) -> None:
     x, t = inputs(dtype)
-    epsilon = two_step_epsilon(net, SCHEDULE, TEACHER, x, t)
+    epsilon = merged_prediction(net, SCHEDULE, TEACHER, x, t)
     assert epsilon.dtype == dtype
     visited = [*TEACHER.tolist(), -1]
     for i, now in enumerate(t.tolist()):
@@ -59,7 +59,7 @@ def test_the_landing_is_that_of_diffusers_stepping_twice() -> None:
     scheduler.set_timesteps(20)
     assert scheduler.timesteps.tolist() == TEACHER.tolist()
     x, t = inputs()
-    epsilon = two_step_epsilon(net, SCHEDULE, TEACHER, x, t)
+    epsilon = merged_prediction(net, SCHEDULE, TEACHER, x, t)
     ends = [*t.tolist()[1:], -1]
     for i, (now, end) in enumerate(zip(t.tolist(), ends, strict=True)):
         landing = x[i : i + 1]
@@ -69,11 +69,51 @@ def test_the_landing_is_that_of_diffusers_stepping_twice() -> None:
         torch.testing.assert_close(student, landing, rtol=2e-4, atol=2e-4)
 
 
+@settings(max_examples=60)
+@given(
+    prediction=st.sampled_from(PREDICTIONS),
+    pair=st.integers(0, 2),
+    halvings=st.integers(1, 2),
+    steps=st.sampled_from([4, 8, 20, 40]),
+    seed=st.integers(0, 99),
+)
+def test_one_student_step_lands_exactly_where_the_teachers_land(
+    prediction: str, pair: int, halvings: int, steps: int, seed: int
+) -> None:
+    """For every prediction, in float64, against diffusers taking the teacher's steps one by one."""
+    run, merged = trailing_timesteps(1000, steps), 2**halvings
+    visited = student_timesteps(run, halvings)
+    pair %= len(visited)
+    t, end = visited[pair : pair + 1], torch.cat([visited, torch.tensor([-1])])[pair + 1 : pair + 2]
+    x = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    target = merged_prediction(net, SCHEDULE, run, x, t, merged=merged, prediction=prediction)
+    student = ddim_step(SCHEDULE, x, target, t, end, prediction)
+    torch.testing.assert_close(student, landing(prediction, run, x, pair * merged, merged), rtol=1e-9, atol=1e-9)
+
+
+def landing(prediction: str, run: Tensor, x: Tensor, first: int, merged: int) -> Tensor:
+    names = {"epsilon": "epsilon", "v": "v_prediction", "x": "sample"}
+    scheduler = DDIMScheduler(1000, clip_sample=False, timestep_spacing="trailing", prediction_type=names[prediction])
+    scheduler.alphas_cumprod = SCHEDULE.alphas_cumprod
+    scheduler.final_alpha_cumprod = torch.ones((), dtype=torch.float64)
+    scheduler.set_timesteps(len(run))
+    for t in run.tolist()[first : first + merged]:
+        x = scheduler.step(net(x, torch.tensor([t])), t, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_of_one_step_the_target_is_what_the_net_predicts(prediction: str) -> None:
+    x, _ = inputs()
+    t = TEACHER[1::2]
+    assert torch.equal(merged_prediction(net, SCHEDULE, TEACHER, x, t, merged=1, prediction=prediction), net(x, t))
+
+
 def test_a_teacher_that_is_right_about_the_noise_is_its_own_target() -> None:
     """Along x_t = a x_0 + s epsilon with constant epsilon, two steps and one land at the same point."""
     x, t = inputs(torch.float64)
     constant = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    found = two_step_epsilon(lambda x, t: constant, SCHEDULE, TEACHER, x, t)
+    found = merged_prediction(lambda x, t: constant, SCHEDULE, TEACHER, x, t)
     torch.testing.assert_close(found, constant, rtol=1e-9, atol=1e-9)
 
 
@@ -97,13 +137,40 @@ def test_a_step_count_that_cannot_be_halved_is_refused(steps: int) -> None:
     with pytest.raises(UserError, match=f"{steps} sampling steps cannot be halved: give it an even number"):
         student_timesteps(teacher)
     with pytest.raises(UserError, match="cannot be halved"):
-        two_step_epsilon(net, SCHEDULE, teacher, torch.zeros(1, 1, 2, 2), teacher[:1])
+        merged_prediction(net, SCHEDULE, teacher, torch.zeros(1, 1, 2, 2), teacher[:1])
+
+
+@pytest.mark.parametrize(("steps", "halvings", "needed"), [(6, 2, 4), (2, 2, 4), (20, 3, 8)])
+def test_a_step_count_that_cannot_be_halved_so_often_is_refused(steps: int, halvings: int, needed: int) -> None:
+    sentence = (
+        f"{steps} sampling steps cannot be halved {halvings} times: give it a multiple of {needed}, or ask for fewer"
+    )
+    with pytest.raises(UserError, match=sentence):
+        student_timesteps(torch.arange(steps).flip(0), halvings)
+
+
+def test_a_student_learns_at_the_steps_that_it_visits_alone() -> None:
+    t = torch.cat([TEACHER, TEACHER.flip(0)])
+    for halvings, stride in ((0, 1), (1, 2), (2, 4)):
+        index = student_samples(TEACHER, t, halvings)
+        assert sorted(t[index].tolist()) == sorted(TEACHER.tolist()[::stride] * 2)
+        assert index.tolist() == sorted(index.tolist())
+
+
+def test_a_set_of_another_step_count_is_refused() -> None:
+    with pytest.raises(UserError, match=r"time step 989, which the teacher's 20 steps never visit.*draw it again"):
+        student_samples(TEACHER, trailing_timesteps(1000, 100))
+
+
+def test_a_set_that_leaves_out_a_step_of_the_student_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no sample at 2 of the 10 steps .*the first is 199.*draw more samples"):
+        student_samples(TEACHER, TEACHER[:-4])
 
 
 @pytest.mark.parametrize("t", [int(TEACHER[1]), 0, 998])
 def test_a_time_step_that_the_student_never_visits_is_refused(t: int) -> None:
     with pytest.raises(UserError, match=r"never visits.*its 10 steps"):
-        two_step_epsilon(net, SCHEDULE, TEACHER, torch.zeros(2, 1, 2, 2), torch.tensor([int(TEACHER[0]), t]))
+        merged_prediction(net, SCHEDULE, TEACHER, torch.zeros(2, 1, 2, 2), torch.tensor([int(TEACHER[0]), t]))
 
 
 def test_batches_change_nothing_and_report_how_far_they_are() -> None:

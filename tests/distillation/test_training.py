@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pqbench.distillation.training import Training, parameter_groups, shuffled_batches, train
+from pqbench.distillation.batches import ShuffledBatches
+from pqbench.distillation.training import Training, parameter_groups, train
 from pqbench.errors import UserError
 from pqbench.quantization.layers import QuantizedLayer
 from pqbench.quantization.ranges import minmax, rows
@@ -244,7 +245,7 @@ def test_nan_after_the_last_loss_is_found() -> None:
 
 @given(count=st.integers(1, 30), batch=st.integers(1, 40), seed=st.integers(0, 5))
 def test_every_sample_comes_once_before_any_comes_again(count: int, batch: int, seed: int) -> None:
-    batches = list(islice(shuffled_batches(count, batch, torch.Generator().manual_seed(seed)), 12))
+    batches = list(islice(ShuffledBatches(count, batch, torch.Generator().manual_seed(seed)), 12))
     assert {len(part) for part in batches} == {min(count, batch)}
     order = torch.cat(batches).tolist()
     for first in range(0, len(order) - count + 1, count):

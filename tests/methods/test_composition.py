@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,8 +100,18 @@ def test_settings_belong_to_the_component_that_the_method_was_published_with(com
 def test_the_distiller_decides_the_steps(composed: Compose) -> None:
     assert composed("whole").steps(20) == 10
     assert composed("whole[distiller=plain]").step_share == Fraction(1, 4)
-    with pytest.raises(UserError, match=r"whole needs 1/2 of 25 steps"):
+    with pytest.raises(UserError, match=r"whole needs 1/2 of the workload's 25 steps.*a multiple of 2 steps"):
         composed("whole").steps(25)
+
+
+@pytest.mark.parametrize("share", [Fraction(3, 2), Fraction(0), 0.5, None])
+def test_a_share_that_is_none_is_refused(composed: Compose, share: object) -> None:
+    composition = composed("whole")
+    assert composition.distiller is not None
+    wrong = type("Wrong", (type(composition.distiller.component),), {"step_share": property(lambda self: share)})
+    part = replace(composition.distiller, component=wrong())
+    with pytest.raises(UserError, match=r"whole: the step_share of halving is .* not a Fraction above 0 and up to 1"):
+        replace(composition, distiller=part).steps(20)
 
 
 def test_one_name_in_two_components_must_be_said_exactly(composed: Compose) -> None:

@@ -15,6 +15,7 @@ from pqbench.registry.builtin import BUILTINS
 from pqbench.registry.facts import problems
 from pqbench.registry.hookspecs import HOOKS
 from pqbench.registry.registry import Registry
+from pqbench.testing.tiny import TinyWorkload
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,21 @@ def test_a_method_names_its_components() -> None:
 def test_a_distiller_takes_a_share_of_the_steps(share: object) -> None:
     wrong = dataclass(frozen=True)(type("Wrong", (GoodDistiller,), {"step_share": share}))
     assert any("step_share" in problem for problem in problems("distiller", wrong))
+
+
+def test_a_share_of_the_steps_may_depend_on_parameters() -> None:
+    class Halves(GoodDistiller):
+        @property
+        def step_share(self) -> Fraction:
+            return Fraction(1, 2)
+
+    assert problems("distiller", Halves) == []
+
+
+def test_a_workload_says_what_its_net_predicts() -> None:
+    for prediction, right in (("epsilon", True), ("v", True), ("x", True), ("score", False), (None, False)):
+        made = type("Made", (TinyWorkload,), {"prediction": prediction})
+        assert any("its prediction is" in problem for problem in problems("workload", made)) is not right
 
 
 def test_every_kind_has_a_hook() -> None:

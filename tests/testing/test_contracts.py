@@ -19,6 +19,7 @@ from pqbench_rtn import MinMaxQuantizer, RoundToNearest
 from torch import nn
 
 from pqbench.calibration.ndtc import Ndtc
+from pqbench.calibration.trajectories import Trajectories
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import (
     KINDS,
@@ -56,7 +57,9 @@ def test_quantizers(quantizer: Quantizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", [Uniform(samples=12), Ndtc(samples=12), Stratified(trajectories=6)], ids=lambda s: s.name
+    "sampler",
+    [Uniform(samples=12), Ndtc(samples=12), Trajectories(runs=3), Stratified(trajectories=6)],
+    ids=lambda s: s.name,
 )
 def test_calibration_samplers(sampler: CalibrationSampler) -> None:
     check_calibration_sampler(sampler)
@@ -201,6 +204,26 @@ def test_a_distiller_that_changes_the_bits_is_found() -> None:
     check_distiller(Copies())
     with pytest.raises(ContractError, match="not on the teacher's grids"):
         check_distiller(Wider())
+
+
+def test_a_distiller_that_changes_the_kind_of_a_grid_is_found() -> None:
+    class Symmetric(Copies):
+        def distill(self, *args: Any) -> nn.Module:
+            student: nn.Module = args[1]
+            activation = layer(student).activation
+            activation.symmetric = True
+            activation.set(activation.scale, torch.zeros_like(activation.zero_point))
+            return student
+
+    with pytest.raises(ContractError, match="not on the teacher's grids"):
+        check_distiller(Symmetric())
+
+
+@pytest.mark.parametrize("share", [Fraction(2), 0.5])
+def test_a_distiller_whose_share_is_none_is_found(share: object) -> None:
+    wrong = type("Wrong", (Copies,), {"step_share": property(lambda self: share)})
+    with pytest.raises(ContractError, match="Its step_share is"):
+        check_distiller(wrong())
 
 
 def test_a_distiller_that_trains_its_teacher_is_found() -> None:

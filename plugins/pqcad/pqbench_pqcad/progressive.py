@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.distillation.training import shuffled_batches
+from pqbench.distillation.batches import ShuffledBatches
 from pqbench.errors import UserError
 from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
 from pqbench.quantization.block_source import BlockSource
@@ -147,7 +147,7 @@ class _Job:
             module = self.net.get_submodule(block)
             layers = dict(tunable_layers(module))
             if layers:
-                batches = shuffled_batches(len(self.source), self.settings.batch, generator)
+                batches = ShuffledBatches(len(self.source), self.settings.batch, generator)
                 with self.source.data(block) as data:
                     run(block, module, layers, data, batches, self.trace)
             self.progress.finished(f"{name}: {block}")

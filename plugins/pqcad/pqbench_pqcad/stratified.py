@@ -27,6 +27,7 @@ class Stratified(CalibrationSampler):
     The time steps that the student visits are split into equal strata, and every stratum gets the same number of
     samples, uniform within it. Each x_t is a point of an FP trajectory, moved by noise of `rho` times the schedule's
     sigma_t, so that the student also learns what to do beside the trajectories that only the FP model follows.
+    A later halving's student visits every second of these steps, and learns at the samples of those.
     """
 
     name: ClassVar[str] = "stratified"
@@ -91,8 +92,9 @@ class Stratified(CalibrationSampler):
             if step % 2 == 0:
                 states.append(x_t.cpu())
 
-        x_T = initial_noise(context.seed, members, context.workload.shape, PURPOSE)
-        ddim_sample(net, context.workload.schedule(), context.timesteps(), x_T.to(context.device), keep, condition)
+        x_T = initial_noise(context.seed, members, context.workload.shape, PURPOSE).to(context.device)
+        workload = context.workload
+        ddim_sample(net, workload.schedule(), context.timesteps(), x_T, keep, workload.prediction, condition)
         return torch.stack(states)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ MODEL = "model.safetensors"
 CALIBRATION = "calibration.safetensors"
 TRACE = "trace.json"
 AUDIT = "audit.json"
+SCRATCH = "scratch"
+"""Where a component keeps what helps it to go on after a kill; no part of the output."""
+EARLIER = "earlier.json"
+"""Seconds that killed attempts spent on what went into the output."""
 
 
 def export(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
@@ -43,7 +48,7 @@ def export(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pro
 
 def calibrate(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Draw a calibration set; it does not depend on the precision, so that methods which differ in bits share it."""
-    draw_into(folder, stage.component, _context(stage.job, Precision(), progress))
+    draw_into(folder, stage.component, _context(stage.job, Precision(), progress, folder))
 
 
 def draw_into(folder: Path, sampler: CalibrationSampler, context: Context) -> None:
@@ -58,31 +63,31 @@ def draw_into(folder: Path, sampler: CalibrationSampler, context: Context) -> No
     drawn = stamped(drawn, sampler, context)
     drawn.save(folder / CALIBRATION)
     context.trace.append(time_steps_row(drawn, context.timesteps()))
-    _write_trace(context, folder)
+    _finish(context, folder)
 
 
 def quantize(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Quantize the full-precision model on its calibration set."""
     quantizer: Quantizer = stage.component
     job = stage.job
-    context = _context(job, job.composition.precision, progress)
+    context = _context(job, job.composition.precision, progress, folder)
     net: object = quantizer.quantize(context, job.workload.denoiser(), _calibration(inputs, job))
     _keep(job, _module(quantizer, "quantize", net), folder)
-    _write_trace(context, folder)
+    _finish(context, folder)
 
 
 def distill(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Train the student, which starts as a copy of the quantized teacher."""
     distiller: Distiller = stage.component
     job = stage.job
-    context = _context(job, job.composition.precision, progress)
+    context = _context(job, job.composition.precision, progress, folder)
     teachers = Teachers(
         quantized=_load(inputs["model"], job).to(context.device),
         full_precision=job.workload.denoiser().to(context.device),
     )
     net: object = distiller.distill(context, _load(inputs["model"], job), teachers, _calibration(inputs, job))
     _keep(job, _module(distiller, "distill", net), folder)
-    _write_trace(context, folder)
+    _finish(context, folder)
 
 
 def _module(component: Component, verb: str, returned: object) -> nn.Module:
@@ -96,7 +101,7 @@ def _returned(component: Component, verb: str, returned: object, wanted: str) ->
     return f"{component.name}.{verb} returned {type(returned).__name__}, not {wanted}: mend its return statement."
 
 
-def _context(job: Job, precision: Precision, progress: ProgressCallback) -> Context:
+def _context(job: Job, precision: Precision, progress: ProgressCallback, folder: Path) -> Context:
     return Context(
         workload=job.workload,
         precision=precision,
@@ -104,6 +109,7 @@ def _context(job: Job, precision: Precision, progress: ProgressCallback) -> Cont
         seed=job.seed,
         device=torch.device(job.device),
         progress=progress,
+        scratch=folder / SCRATCH,
     )
 
 
@@ -134,7 +140,11 @@ def _keep(job: Job, net: nn.Module, folder: Path) -> None:
     write_atomically(folder / AUDIT, audit(net, example, job.composition.precision).model_dump_json())
 
 
-def _write_trace(context: Context, folder: Path) -> None:
+def _finish(context: Context, folder: Path) -> None:
+    """Keep the trace and the earlier attempts' time, and drop the scratch: the output is whole."""
     rows: list[dict[str, Any]] = context.trace
+    write_atomically(folder / EARLIER, json.dumps(sum(context.earlier)))
     if rows:
         write_atomically(folder / TRACE, json.dumps(rows))
+    if (folder / SCRATCH).exists():
+        shutil.rmtree(folder / SCRATCH)

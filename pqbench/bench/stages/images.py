@@ -48,7 +48,7 @@ def _images(net: nn.Module, job: Job, indices: range, steps: int) -> Tensor:
     noise = initial_noise(job.seed, indices, workload.shape).to(job.device)
     timesteps = workload.timesteps(steps).to(job.device)
     condition = workload.condition(job.seed, indices)
-    x_0 = ddim_sample(net, workload.schedule(), timesteps, noise, condition=condition)
+    x_0 = ddim_sample(net, workload.schedule(), timesteps, noise, prediction=workload.prediction, condition=condition)
     bad = (~torch.isfinite(x_0).flatten(1).all(1)).nonzero().flatten().tolist()
     if bad:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from fractions import Fraction
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from pqbench.quantization.ranges import minmax
 from pqbench.quantization.scope import quantize_layers
 from pqbench.testing.contracts.expect import expect, expect_sound_facts
 from pqbench.testing.contracts.leaks import no_leaked_globals
-from pqbench.testing.contracts.models import bits_of, expect_sound_model, same_state
+from pqbench.testing.contracts.models import expect_sound_model, grids_of, same_state
 from pqbench.testing.tiny import TinyWorkload
 
 
@@ -23,20 +24,24 @@ def check_distiller(
 ) -> None:
     """Check a distiller on a small workload with a round-to-nearest W4A4 teacher.
 
-    The student keeps the teacher's layers and bits, its packed checkpoint brings it back, the same seed gives the same
-    student, teachers and calibration set are left as they were, and nothing global changes.
+    The student keeps the teacher's layers with the bits and kinds of their grids, its packed checkpoint brings it back,
+    the same seed gives the same student, teachers and calibration set are left as they were, and nothing global
+    changes.
 
     sampler   makes the distiller's calibration set (default: 16 samples, uniform in time)
     """
     expect_sound_facts(type(distiller))
     workload = workload or TinyWorkload()
+    share: object = distiller.step_share
+    valid = isinstance(share, Fraction) and 0 < share <= 1
+    expect(valid, f"Its step_share is {share!r}, not a Fraction above 0 and up to 1.")
     steps = workload.steps * distiller.step_share
     expect(steps.denominator == 1, f"Its share {distiller.step_share} of {workload.steps} steps is no whole number.")
     calibration = (sampler or Uniform(samples=16)).sample(Context(workload, Precision(), workload.steps))
     teachers = Teachers(_round_to_nearest(workload), workload.denoiser().requires_grad_(False))
     student = _distill(distiller, workload, teachers, calibration)
     expect_sound_model(student, workload)
-    before, after = bits_of(teachers.quantized), bits_of(student)
+    before, after = grids_of(teachers.quantized), grids_of(student)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     expect(not changed, f"The student's layers are not on the teacher's grids: {', '.join(changed[:3])}.")
     again = _distill(distiller, workload, teachers, calibration)

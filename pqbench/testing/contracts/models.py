@@ -14,7 +14,7 @@ from pqbench.errors import UserError
 from pqbench.quantization.attention import quantized_operands
 from pqbench.quantization.audit import audit
 from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
-from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.layers import ActivationQuantizer, quantized_layers
 from pqbench.quantization.verify import verify
 from pqbench.testing.contracts.expect import expect
 
@@ -43,6 +43,19 @@ def same_state(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> boo
 def bits_of(net: nn.Module) -> Bits:
     """Weight and activation bits of every quantized layer."""
     return {name: (layer.w_bits, layer.activation.bits) for name, layer in quantized_layers(net)}
+
+
+def grids_of(net: nn.Module) -> dict[str, tuple[object, ...]]:
+    """Bits and kinds of the grids of every quantized layer and attention operand."""
+    layers = {
+        name: (layer.w_bits, layer.w_symmetric, layer.group_size, *_input_grid(layer.activation))
+        for name, layer in quantized_layers(net)
+    }
+    return layers | {name: _input_grid(operand) for name, operand in quantized_operands(net)}
+
+
+def _input_grid(quantizer: ActivationQuantizer) -> tuple[object, ...]:
+    return (quantizer.bits, quantizer.symmetric, quantizer.dynamic, tuple(quantizer.scale.shape))
 
 
 def expect_sound_model(net: nn.Module, workload: Workload) -> None:

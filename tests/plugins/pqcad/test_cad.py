@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from pqbench.contracts import CalibrationSet, Context, Teachers
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.distillation.targets import student_timesteps, two_step_epsilon
+from pqbench.distillation.guides import shared_target
+from pqbench.distillation.targets import merged_prediction, student_timesteps
 from pqbench.errors import UserError
 from pqbench.methods.precision import Precision
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
@@ -68,7 +70,7 @@ def distill(
 
 def targets(net: nn.Module, data: CalibrationSet) -> Tensor:
     workload = SmallWorkload()
-    return two_step_epsilon(net, workload.schedule(), workload.timesteps(4), data.x_t, data.t)
+    return merged_prediction(net, workload.schedule(), workload.timesteps(4), data.x_t, data.t)
 
 
 @torch.no_grad()
@@ -93,8 +95,8 @@ def test_its_gradient_is_that_of_the_published_loss(teacher: nn.Module, c_dc: Ca
     """The two targets are mixed once: same gradient, to rounding, as the weighted sum of two distances."""
     lam = 0.3
     job = context()
-    component = CalibrationAssistedDistillation(lam=lam)
-    mixed = component._targets(job, Teachers(teacher, SmallWorkload().denoiser()), c_dc.x_t, c_dc.t)
+    guides = CalibrationAssistedDistillation(lam=lam).guides(Teachers(teacher, SmallWorkload().denoiser()), teacher, 1)
+    mixed = shared_target(job, guides, c_dc.x_t, c_dc.t)
     quantized, full_precision = targets(teacher, c_dc), targets(SmallWorkload().denoiser(), c_dc)
     prediction = torch.randn_like(mixed).requires_grad_()
     (one,) = torch.autograd.grad((prediction - mixed).square().sum(), prediction)
@@ -145,7 +147,7 @@ def test_half_the_steps_land_nearer_to_the_full_run_than_the_teacher_with_half_i
     noise = initial_noise(11, range(32), workload.shape, "held out")
     goal = ddim_sample(workload.denoiser(), workload.schedule(), workload.timesteps(4), noise)
     half = student_timesteps(workload.timesteps(4))
-    assert torch.equal(half, workload.timesteps(int(4 * CalibrationAssistedDistillation.step_share)))
+    assert torch.equal(half, workload.timesteps(int(4 * CalibrationAssistedDistillation().step_share)))
     errors = [
         (ddim_sample(net, workload.schedule(), half, noise) - goal).square().mean()
         for net in (distill(teacher, c_dc, lam=1.0, iterations=300), teacher)
@@ -193,6 +195,39 @@ def test_steps_that_cannot_be_halved_are_refused(teacher: nn.Module, c_dc: Calib
         distill(teacher, c_dc, job=context(steps=steps))
 
 
-def test_a_calibration_set_with_other_steps_is_refused(teacher: nn.Module) -> None:
-    with pytest.raises(UserError, match="never visits"):
-        distill(teacher, calibration())
+def test_a_calibration_set_of_another_step_count_is_refused(teacher: nn.Module) -> None:
+    drawn = Stratified(trajectories=4).sample(context(steps=20))
+    with pytest.raises(UserError, match=r"which the teacher's 4 steps never visit: .* draw it again for this run"):
+        distill(teacher, drawn)
+
+
+def test_samples_at_steps_of_the_teacher_alone_are_left_out(teacher: nn.Module) -> None:
+    data = calibration()
+    keep = torch.isin(data.t, student_timesteps(SmallWorkload().timesteps(4)))
+    fewer = CalibrationSet(data.x_t[keep], data.t[keep], data.workload)
+    first, second = (distill(teacher, drawn, iterations=5).state_dict() for drawn in (data, fewer))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_halvings_land_nearer_to_the_full_run_than_the_teacher_with_a_quarter_of_its_steps(
+    teacher: nn.Module, c_dc: CalibrationSet
+) -> None:
+    workload, job = SmallWorkload(), context()
+    noise = initial_noise(11, range(32), workload.shape, "held out")
+    goal = ddim_sample(workload.denoiser(), workload.schedule(), workload.timesteps(4), noise)
+    student = distill(teacher, c_dc, job=job, lam=1.0, iterations=200, halvings=2)
+    assert CalibrationAssistedDistillation(halvings=2).step_share == Fraction(1, 4)
+    errors = [
+        (ddim_sample(net, workload.schedule(), workload.timesteps(1), noise) - goal).square().mean()
+        for net in (student, teacher)
+    ]
+    assert errors[0] < 0.8 * errors[1]
+    assert [row["iteration"] for row in job.trace if row["halving"] == 2][-1] == 200
+
+
+def test_in_every_halving_the_full_precision_target_is_where_its_own_steps_land(teacher: nn.Module) -> None:
+    """Two students on: four steps of the full-precision model, and two of the student before."""
+    full_precision = SmallWorkload().denoiser()
+    first, second = CalibrationAssistedDistillation(lam=0.5).guides(Teachers(teacher, full_precision), teacher, 2)
+    assert (first.net, first.every, first.merged) == (teacher, 2, 2)
+    assert (second.net, second.every, second.merged) == (full_precision, 1, 4)
