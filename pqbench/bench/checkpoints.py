@@ -40,6 +40,6 @@ def checkpoints(records: Iterable[Record], cache: StageCache) -> Iterator[CellCh
 def _model_key(record: Record) -> str | None:
     """Key of the stage that left the cell's final model; None when a failed cell did not get there."""
     keys = {run.stage: run.key for run in record.stages}
-    made_by = {"distiller": "distill", "quantizer": "quantize"}
+    made_by = {"correction": "correct", "distiller": "distill", "quantizer": "quantize"}
     stage = next((stage for role, stage in made_by.items() if role in record.components), "export")
     return keys.get(stage)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from pqbench.bench.checkpoints import CellCheckpoint
+from pqbench.bench.records import CHANGING
 from pqbench.contracts import Workload
 from pqbench.contracts.context import ProgressCallback, silent
 from pqbench.errors import UserError
@@ -61,4 +62,4 @@ def diagnose_file(
 
 def compressed(found: Iterator[CellCheckpoint]) -> Iterator[CellCheckpoint]:
     """The cells that are not the full-precision model itself."""
-    return (cell for cell in found if cell.record.components.keys() & {"quantizer", "distiller"})
+    return (cell for cell in found if cell.record.components.keys() & set(CHANGING))

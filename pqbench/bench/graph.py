@@ -21,7 +21,7 @@ from pqbench.errors import UserError
 from pqbench.methods.composition import Part
 from pqbench.registry.provenance import source_hash
 
-_COMPUTING = ("calibration", "contracts", "diffusion", "distillation", "methods", "quantization")
+_COMPUTING = ("calibration", "contracts", "correction", "diffusion", "distillation", "methods", "quantization")
 """Packages of pqbench whose code decides what components compute; reports and engines are not among them."""
 
 
@@ -74,6 +74,8 @@ def _model(job: Job) -> Stage:
                 "from a quantizer here: give distiller_calibration=NAME."
             )
         model = _component_stage("distill", job, composition.distiller, {"model": model, "calibration": drawn})
+    if composition.correction is not None:
+        model = _component_stage("correct", job, composition.correction, {"model": model})
     return model
 
 

@@ -10,6 +10,9 @@ from pqbench.quantization.audit_result import Audit as Audit
 
 SCHEMA_VERSION = 1
 
+CHANGING = ("quantizer", "distiller", "correction")
+"""Roles whose component makes another model of the workload's; a cell without any is the full-precision model."""
+
 Direction = Literal["lower", "higher", "none"]
 Status = Literal["ok", "failed", "skipped"]
 

@@ -37,7 +37,7 @@ def list_methods(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    columns = ("name", "precision", "calibration", "quantizer", "distiller", "distribution", "summary")
+    columns = ("name", "precision", "calibration", "quantizer", "distiller", "correction", "distribution", "summary")
     _print_table([[row[column] or "-" for column in columns] for row in rows], columns)
 
 
@@ -78,6 +78,7 @@ def _row(found: Registered[Any]) -> dict[str, Any]:
         "calibration": method.calibration,
         "quantizer": method.quantizer,
         "distiller": method.distiller,
+        "correction": method.correction,
         "settings": {key: str(value) for key, value in method.settings.items()},
         "ablation": dict(method.ablation),
         "distribution": f"{found.provenance.distribution} {found.provenance.version}".strip(),

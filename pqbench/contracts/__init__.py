@@ -3,6 +3,7 @@
 from pqbench.contracts.calibration import CalibrationSampler, CalibrationSet
 from pqbench.contracts.component import API_VERSION, KINDS, Component, Kind
 from pqbench.contracts.context import Context
+from pqbench.contracts.correction import Correction
 from pqbench.contracts.distiller import Distiller, Teachers
 from pqbench.contracts.engine import Engine, Executable
 from pqbench.contracts.method import Method
@@ -21,6 +22,7 @@ __all__ = [
     "CalibrationSet",
     "Component",
     "Context",
+    "Correction",
     "Distiller",
     "Engine",
     "Executable",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC
 from typing import ClassVar, Literal
 
-Kind = Literal["workload", "calibration", "quantizer", "distiller", "engine", "method"]
+Kind = Literal["workload", "calibration", "quantizer", "distiller", "correction", "engine", "method"]
 KINDS: tuple[Kind, ...] = (
     "workload",
     "calibration",
     "quantizer",
     "distiller",
+    "correction",
     "engine",
     "method",
 )

@@ -24,5 +24,6 @@ class Method(Component):
     calibration: ClassVar[str] = ""
     quantizer: ClassVar[str] = ""
     distiller: ClassVar[str] = ""
+    correction: ClassVar[str] = ""
     settings: ClassVar[Mapping[str, object]] = {}
     ablation: ClassVar[Mapping[str, str]] = {}

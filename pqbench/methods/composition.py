@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts.calibration import CalibrationSampler
 from pqbench.contracts.component import Component
+from pqbench.contracts.correction import Correction
 from pqbench.contracts.distiller import Distiller
 from pqbench.contracts.method import Method
 from pqbench.contracts.parameters import Budget, Value, resolve
@@ -61,6 +62,7 @@ class Composition:
     quantizer: Part[Quantizer] | None = None
     distiller: Part[Distiller] | None = None
     distiller_calibration: Part[CalibrationSampler] | None = None
+    correction: Part[Correction] | None = None
 
     @property
     def step_share(self) -> Fraction:

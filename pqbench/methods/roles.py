@@ -18,13 +18,14 @@ from pqbench.registry import Provenance, Registered, Registry
 from pqbench.registry.provenance import source_hash
 from pqbench.registry.registry import OWN_DISTRIBUTION
 
-Role = Literal["calibration", "quantizer", "distiller", "distiller_calibration"]
+Role = Literal["calibration", "quantizer", "distiller", "distiller_calibration", "correction"]
 ROLES: Final[tuple[Role, ...]] = typing.get_args(Role)
 KIND_OF_ROLE: Final[Mapping[Role, Kind]] = {
     "calibration": "calibration",
     "quantizer": "quantizer",
     "distiller": "distiller",
     "distiller_calibration": "calibration",
+    "correction": "correction",
 }
 NONE: Final = "none"
 """What users write to remove a component."""
@@ -39,6 +40,7 @@ def published_choice(method: type[Method], registry: Registry) -> Choice:
         "calibration": method.calibration,
         "quantizer": method.quantizer,
         "distiller": method.distiller,
+        "correction": method.correction,
     }
     choice = _find(names, registry)
     sampler = str(method.settings.get("distiller_calibration", "")) or _own_calibration(choice)

@@ -40,6 +40,8 @@ from pqbench.quantization.layers import (
     operation_of,
     replace_module,
 )
+from pqbench.quantization.output_correction import NAME as CORRECTION
+from pqbench.quantization.output_correction import OutputCorrection, attach, corrected
 from pqbench.quantization.packing import pack, unpack
 from pqbench.quantization.shortcuts import SplitLayer, split_layer
 from pqbench.quantization.time_tables import keep_time, table_steps
@@ -61,6 +63,7 @@ def save_checkpoint(net: nn.Module, path: Path, facts: Mapping[str, Any] | None 
         attentions=tuple(_stored_attention(*item) for item in quantized_attentions(net)),
         facts=dict(facts or {}),
         time_steps=table_steps(net),
+        corrected=corrected(net) is not None,
     )
     tensors = {name: value.detach().cpu() for name, value in net.state_dict().items()}
     _to_file(tensors, header)
@@ -85,6 +88,8 @@ def load_checkpoint(path: Path, net: nn.Module) -> nn.Module:
     _fit_activation_tables(net, tensors)
     if header.time_steps:
         keep_time(net, header.time_steps)
+    if header.corrected:
+        _correct(net, tensors, path)
     _require_same_state(net, tensors, path)
     net.load_state_dict(tensors, assign=True)
     return net
@@ -209,6 +214,15 @@ def _replace(net: nn.Module, stored: StoredLayer, path: Path) -> None:
     grids = (stored.w_bits, stored.a_bits, stored.w_symmetric, stored.a_symmetric)
     quantized = QuantizedLayer(layer, *grids, group_size=stored.group_size, a_dynamic=stored.a_dynamic)
     replace_module(net, stored.name, quantized.train(layer.training))
+
+
+def _correct(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give the net the stored output correction."""
+    try:
+        values = [tensors[f"{CORRECTION}.{name}"] for name in ("time_steps", "gain", "bias")]
+    except KeyError as missing:
+        raise UserError(f"{path} says that its output is corrected, and holds no {missing.args[0]}.") from None
+    attach(net, OutputCorrection(*values))
 
 
 def _fit_activation_tables(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:

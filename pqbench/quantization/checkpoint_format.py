@@ -30,15 +30,20 @@ from pqbench.errors import UserError
 from pqbench.files import write_atomically
 
 FORMAT = "pqbench"
-VERSION = 2
+VERSION = 3
 """The newest version that is read, and written where a file needs it; a file is written in the oldest that holds it.
 
 1   codes and scales, one scale an output channel; static activations
 2   scales of groups, dynamic activations, the time steps of activation tables; split layers and attention operands
+3   a correction of the output
 """
 
-_SINCE_2: dict[str, object] = {"group_size": 0, "a_dynamic": False, "time_steps": (), "splits": (), "attentions": ()}
-"""What version 1 does not know, with the value that stands for its absence."""
+_SINCE: dict[int, dict[str, object]] = {
+    2: {"group_size": 0, "a_dynamic": False, "time_steps": (), "splits": (), "attentions": ()},
+    3: {"corrected": False},
+}
+"""What each version added, with the value that stands for its absence."""
+_ABSENT = {name: absent for added in _SINCE.values() for name, absent in added.items()}
 
 
 class _Frozen(BaseModel):
@@ -47,11 +52,12 @@ class _Frozen(BaseModel):
     @model_serializer(mode="wrap")
     def _without_what_is_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         kept: dict[str, Any] = serialize(self)
-        return {name: value for name, value in kept.items() if name not in _SINCE_2 or value != _SINCE_2[name]}
+        return {name: value for name, value in kept.items() if name not in _ABSENT or value != _ABSENT[name]}
 
-    def is_of_version_1(self) -> bool:
-        """Whether version 1 has all that is set."""
-        return _SINCE_2.keys().isdisjoint(self.model_dump())
+    def oldest_version(self) -> int:
+        """The oldest version that has all that is set."""
+        used = self.model_dump().keys()
+        return max((version for version, added in _SINCE.items() if used & added.keys()), default=1)
 
 
 class StoredLayer(_Frozen):
@@ -91,6 +97,7 @@ class Header(_Frozen):
     attentions   its quantized attentions
     facts        what the writer wanted kept with the weights
     time_steps   those of its activation tables; empty when it has none
+    corrected    whether its output is corrected (see `pqbench.quantization.output_correction`)
     """
 
     format: Literal["pqbench"] = "pqbench"
@@ -100,13 +107,14 @@ class Header(_Frozen):
     attentions: tuple[StoredAttention, ...] = ()
     facts: dict[str, JsonValue] = {}
     time_steps: tuple[int, ...] = ()
+    corrected: bool = False
 
     @classmethod
     def of(cls, layers: tuple[StoredLayer, ...], **others: Any) -> Header:
         """A header of the oldest version that holds all of this; `others` are further fields by name."""
         header = cls(layers=layers, **others)
-        old = header.is_of_version_1() and all(layer.is_of_version_1() for layer in layers)
-        return header.model_copy(update={"version": 1 if old else 2})
+        oldest = max(part.oldest_version() for part in (header, *layers))
+        return header.model_copy(update={"version": oldest})
 
 
 def write_file(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RESERVED_NAMES: Final = frozenset({"none"})
 """`quantizer=none` removes the component, so no component can be called that."""
-RESERVED_PARAMETERS: Final = frozenset({"w", "a", "calibration", "quantizer", "distiller", "distiller_calibration"})
+RESERVED_PARAMETERS: Final = frozenset(
+    {"w", "a", "calibration", "quantizer", "distiller", "distiller_calibration", "correction"}
+)
 """Keys of `name[key=value]` that mean the precision or a component."""
 
 
@@ -48,6 +50,7 @@ def _contracts() -> dict[Kind, type]:
         "calibration": contracts.CalibrationSampler,
         "quantizer": contracts.Quantizer,
         "distiller": contracts.Distiller,
+        "correction": contracts.Correction,
         "engine": contracts.Engine,
         "method": contracts.Method,
     }
@@ -119,7 +122,7 @@ def _method(component: Any) -> Iterator[str]:
 
     if not isinstance(component.precision, Precision):
         yield "its precision is not a pqbench.contracts.Precision"
-    for role in ("calibration", "quantizer", "distiller"):
+    for role in ("calibration", "quantizer", "distiller", "correction"):
         if not isinstance(getattr(component, role), str):
             yield f"its {role} is not the name of a component"
     settings = component.settings

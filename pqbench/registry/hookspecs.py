@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pluggy
 
 if TYPE_CHECKING:
-    from pqbench.contracts import CalibrationSampler, Distiller, Engine, Kind, Method, Quantizer, Workload
+    from pqbench.contracts import CalibrationSampler, Correction, Distiller, Engine, Kind, Method, Quantizer, Workload
 
 GROUP: Final = "pqbench"
 """Name of the entry-point group, and of the pluggy project."""
@@ -46,6 +46,11 @@ def pqbench_distillers() -> list[type[Distiller]]:  # type: ignore[empty-body]
 
 
 @hookspec
+def pqbench_corrections() -> list[type[Correction]]:  # type: ignore[empty-body]
+    """The corrections that this plugin brings."""
+
+
+@hookspec
 def pqbench_engines() -> list[type[Engine]]:  # type: ignore[empty-body]
     """The engines that this plugin brings."""
 
@@ -61,6 +66,7 @@ HOOKS: Final[Mapping[Kind, str]] = MappingProxyType(
         "calibration": pqbench_calibrations.__name__,
         "quantizer": pqbench_quantizers.__name__,
         "distiller": pqbench_distillers.__name__,
+        "correction": pqbench_corrections.__name__,
         "engine": pqbench_engines.__name__,
         "method": pqbench_methods.__name__,
     }

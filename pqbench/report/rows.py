@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pqbench.bench.records import Manifest, Record
+from pqbench.bench.records import CHANGING, Manifest, Record
 from pqbench.methods.precision import Precision
 from pqbench.report.estimates import Estimate, over_seeds
 
@@ -43,7 +43,7 @@ class Row:
     @property
     def is_reference(self) -> bool:
         """Whether this is the full-precision model itself: nothing quantized, nothing distilled."""
-        changed = any(self.records[0].components.get(kind, {}).get("name") for kind in ("quantizer", "distiller"))
+        changed = any(self.records[0].components.get(kind, {}).get("name") for kind in CHANGING)
         return not self.precision.quantizes and not changed
 
     def estimate(self, metric: str, protocol: str | None = None) -> Estimate | None:

@@ -7,8 +7,9 @@ public; design choices that fill the gaps are pqbench's and are named parameters
 from __future__ import annotations
 
 from pqbench import hookimpl
-from pqbench.contracts import CalibrationSampler, Distiller, Method, Quantizer
+from pqbench.contracts import CalibrationSampler, Correction, Distiller, Method, Quantizer
 from pqbench_pqcad.cad import CalibrationAssistedDistillation
+from pqbench_pqcad.drift import Drift
 from pqbench_pqcad.method import Pqcad
 from pqbench_pqcad.progressive import ProgressiveQuantizer
 from pqbench_pqcad.stratified import Stratified
@@ -30,6 +31,12 @@ def pqbench_quantizers() -> list[type[Quantizer]]:
 def pqbench_distillers() -> list[type[Distiller]]:
     """CAD."""
     return [CalibrationAssistedDistillation]
+
+
+@hookimpl
+def pqbench_corrections() -> list[type[Correction]]:
+    """What is done to the student's prediction."""
+    return [Drift]
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pqbench.bench.stage import Stage, StageName
-from pqbench.bench.stages.compress import calibrate, distill, export, quantize
+from pqbench.bench.stages.compress import calibrate, correct, distill, export, quantize
 from pqbench.bench.stages.images import features, sample
 from pqbench.bench.stages.measure import score, time
 from pqbench.contracts.context import ProgressCallback
@@ -19,6 +19,7 @@ STAGE_FUNCTIONS: Mapping[StageName, StageFunction] = {
     "calibrate": calibrate,
     "quantize": quantize,
     "distill": distill,
+    "correct": correct,
     "sample": sample,
     "features": features,
     "score": score,

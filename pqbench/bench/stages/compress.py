@@ -1,4 +1,4 @@
-"""The stages that make the compressed model: export, calibrate, quantize, distill."""
+"""The stages that make the compressed model: export, calibrate, quantize, distill, correct."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pqbench.contracts import (
     CalibrationSet,
     Component,
     Context,
+    Correction,
     Distiller,
     Precision,
     Quantizer,
@@ -87,6 +88,18 @@ def distill(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pr
     )
     net: object = distiller.distill(context, _load(inputs["model"], job), teachers, _calibration(inputs, job))
     _keep(job, _module(distiller, "distill", net), folder)
+    _finish(context, folder)
+
+
+def correct(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Correct what the finished model predicts; its weights and steps stay as they are."""
+    correction: Correction = stage.component
+    job = stage.job
+    context = _context(job, job.composition.precision, progress, folder)
+    net = _load(inputs["model"], job).to(context.device)
+    full_precision = job.workload.denoiser().to(context.device)
+    corrected: object = correction.correct(context, net, full_precision, job.steps)
+    _keep(job, _module(correction, "correct", corrected), folder)
     _finish(context, folder)
 
 

@@ -11,6 +11,7 @@ is good.
 """
 
 from pqbench.testing.contracts.calibration import check_calibration_sampler
+from pqbench.testing.contracts.correction import check_correction
 from pqbench.testing.contracts.distiller import check_distiller
 from pqbench.testing.contracts.engine import check_engine
 from pqbench.testing.contracts.expect import ContractError
@@ -22,6 +23,7 @@ from pqbench.testing.contracts.workload import check_workload
 __all__ = [
     "ContractError",
     "check_calibration_sampler",
+    "check_correction",
     "check_distiller",
     "check_engine",
     "check_method",

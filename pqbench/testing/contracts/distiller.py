@@ -9,13 +9,9 @@ from torch import Tensor, nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Distiller, Precision, Teachers, Workload
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.scope import quantize_layers
 from pqbench.testing.contracts.expect import expect, expect_sound_facts
 from pqbench.testing.contracts.leaks import no_leaked_globals
-from pqbench.testing.contracts.models import expect_sound_model, grids_of, same_state
+from pqbench.testing.contracts.models import expect_sound_model, grids_of, round_to_nearest, same_state
 from pqbench.testing.tiny import TinyWorkload
 
 
@@ -38,7 +34,7 @@ def check_distiller(
     steps = workload.steps * distiller.step_share
     expect(steps.denominator == 1, f"Its share {distiller.step_share} of {workload.steps} steps is no whole number.")
     calibration = (sampler or Uniform(samples=16)).sample(Context(workload, Precision(), workload.steps))
-    teachers = Teachers(_round_to_nearest(workload), workload.denoiser().requires_grad_(False))
+    teachers = Teachers(round_to_nearest(workload), workload.denoiser().requires_grad_(False))
     student = _distill(distiller, workload, teachers, calibration)
     expect_sound_model(student, workload)
     before, after = grids_of(teachers.quantized), grids_of(student)
@@ -46,14 +42,6 @@ def check_distiller(
     expect(not changed, f"The student's layers are not on the teacher's grids: {', '.join(changed[:3])}.")
     again = _distill(distiller, workload, teachers, calibration)
     expect(same_state(student.state_dict(), again.state_dict()), "The same seed gives two different students.")
-
-
-def _round_to_nearest(workload: Workload) -> nn.Module:
-    net, calibration = workload.denoiser(), Uniform(samples=16).sample(Context(workload, Precision(), workload.steps))
-    quantize_layers(net, Precision(4, 4), calibration.inputs(slice(1)), end_bits=8)
-    calibrate_weights(net, minmax)
-    calibrate_activations(net, calibration, MinMax)
-    return net.requires_grad_(False)
 
 
 def _distill(distiller: Distiller, workload: Workload, teachers: Teachers, calibration: CalibrationSet) -> nn.Module:

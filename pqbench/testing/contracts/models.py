@@ -9,12 +9,17 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from pqbench.contracts import Precision, Workload
+from pqbench.calibration.uniform import Uniform
+from pqbench.contracts import Context, Precision, Workload
 from pqbench.errors import UserError
 from pqbench.quantization.attention import quantized_operands
 from pqbench.quantization.audit import audit
+from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
 from pqbench.quantization.layers import ActivationQuantizer, quantized_layers
+from pqbench.quantization.observers import MinMax
+from pqbench.quantization.ranges import minmax
+from pqbench.quantization.scope import quantize_layers
 from pqbench.quantization.verify import verify
 from pqbench.testing.contracts.expect import expect
 
@@ -26,6 +31,15 @@ def example(workload: Workload) -> tuple[Tensor, ...]:
     t = workload.timesteps(workload.steps)
     x_t = torch.randn(len(t), *workload.shape, generator=torch.Generator().manual_seed(1))
     return x_t, t, *workload.condition(1, range(len(t)))
+
+
+def round_to_nearest(workload: Workload) -> nn.Module:
+    """A W4A4 model of the workload, its ends at 8 bits, for checks that need one."""
+    net, calibration = workload.denoiser(), Uniform(samples=16).sample(Context(workload, Precision(), workload.steps))
+    quantize_layers(net, Precision(4, 4), calibration.inputs(slice(1)), end_bits=8)
+    calibrate_weights(net, minmax)
+    calibrate_activations(net, calibration, MinMax)
+    return net.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -1,0 +1,42 @@
+"""The contract of corrections."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pqbench.contracts import Context, Correction, Precision, Workload
+from pqbench.testing.contracts.expect import expect, expect_sound_facts
+from pqbench.testing.contracts.leaks import no_leaked_globals
+from pqbench.testing.contracts.models import answer, expect_sound_model, grids_of, round_to_nearest, same_state
+from pqbench.testing.tiny import TinyWorkload
+
+
+def check_correction(correction: Correction, *, workload: Workload | None = None) -> None:
+    """Check a correction on a small workload with a round-to-nearest W4A4 model.
+
+    Layers keep their bits, the packed checkpoint brings the corrected model back, the same seed gives the same one, the
+    full-precision model is left as it was, and nothing global changes.
+    """
+    expect_sound_facts(type(correction))
+    workload = workload or TinyWorkload()
+    net = round_to_nearest(workload)
+    before = grids_of(net)
+    corrected = _correct(correction, workload, net)
+    expect_sound_model(corrected, workload)
+    after = grids_of(corrected)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    expect(not changed, f"It changed the grids of layers: {', '.join(changed[:3])}.")
+    again = _correct(correction, workload, round_to_nearest(workload))
+    same = torch.equal(answer(corrected, workload), answer(again, workload))
+    expect(same, "The same seed gives two different corrections: draw from context.generator or initial_noise alone.")
+
+
+def _correct(correction: Correction, workload: Workload, net: nn.Module) -> nn.Module:
+    full_precision = workload.denoiser().requires_grad_(False)
+    state = {name: value.clone() for name, value in full_precision.state_dict().items()}
+    context = Context(workload, Precision(4, 4), workload.steps)
+    with no_leaked_globals():
+        corrected = correction.correct(context, net, full_precision, workload.steps)
+    expect(same_state(full_precision.state_dict(), state), "It changed the full-precision model, which is read-only.")
+    return corrected
