@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pqbench.calibration.uniform import Uniform
@@ -55,12 +53,6 @@ def test_a_set_survives_its_file(
     read = CalibrationSet.load(path)
     expect_equal(read, made)
     assert read.digest == made.digest
-
-
-def test_a_file_from_before_conditions_is_read(tmp_path: Path) -> None:
-    old, path = samples(condition=()), tmp_path / "old.safetensors"
-    save_file({"x_t": old.x_t, "t": old.t}, path, {"workload": old.workload, "prediction": "epsilon", **old.facts})
-    expect_equal(CalibrationSet.load(path), old)
 
 
 def test_an_unconditional_set_keeps_the_digest_it_had() -> None:

@@ -32,7 +32,7 @@ def test_one_step_on_the_target_lands_where_two_of_the_teacher_do() -> None:
         states: list[Tensor] = []
         ddim_sample(
             net, schedule, TEACHER[place:], x_t[i : i + 1], lambda _, x, kept=states: kept.append(x.clone()),
-            [each[i : i + 1] for each in condition],
+            condition=[each[i : i + 1] for each in condition],
         )  # fmt: skip
         end = ddim_sample(net, schedule, TEACHER[place:], x_t[i : i + 1], condition=[c[i : i + 1] for c in condition])
         landed = [*states, end][2]
@@ -60,7 +60,7 @@ def test_a_student_learns_what_depends_on_the_condition_alone() -> None:
     x_t, t, net = torch.zeros(7, 1, 2, 2), torch.zeros(7, dtype=torch.int64), Labelled()
     training = Training(iterations=400, batch=3, weight_lr=0.0, step_lr=0.0, other_lr=0.1)
     generator = torch.Generator().manual_seed(0)
-    train(net, x_t, t, target, torch.ones(7), training, generator, lambda *_: None, [labels])
+    train(net, x_t, t, target, torch.ones(7), training, generator, lambda *_: None, condition=[labels])
     torch.testing.assert_close(net.values.detach(), torch.tensor([-1.0, 0.5, 2.0]), rtol=0, atol=0.02)
 
 

@@ -29,7 +29,7 @@ def test_each_point_comes_from_the_run_under_the_condition_beside_it(workload: T
         ddim_sample(
             workload.denoiser(), workload.schedule(), workload.timesteps(4),
             initial_noise(4, [i % 3], workload.shape, PURPOSE),
-            lambda k, x, kept=seen: kept.update({int(workload.timesteps(4)[k]): x.clone()}), condition,
+            lambda k, x, kept=seen: kept.update({int(workload.timesteps(4)[k]): x.clone()}), condition=condition,
         )  # fmt: skip
         torch.testing.assert_close(drawn.x_t[i], seen[int(drawn.t[i])][0], rtol=1e-3, atol=1e-4)
 
