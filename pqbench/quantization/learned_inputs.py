@@ -13,15 +13,20 @@ from pqbench.quantization.rounding import is_below
 
 LEAST_SHARE = 0.1
 """A learned step size does not fall under this share of where it began."""
+SMALL = 0.05
+"""A step size that begins below this learns at a rate that is smaller in proportion."""
 
 
 class LearnedInput(nn.Module):
     """Stands in for an activation quantizer while its step size is learned.
 
-    step   the step size itself, of the shape of the quantizer's scale
+    step   the step size in units of its own, of the shape of the quantizer's scale
 
-    The learning rates of Q-Diffusion are those of the step size, not of its logarithm; so that no large step makes it
-    negative, what is used never falls under a tenth of where it began.
+    The learning rates of Q-Diffusion are those of the step size, not of its logarithm, and Adam moves by about its rate
+    whatever the gradient is. Of a softmax output at 8 bits the step size is 1/255: at a rate of 1e-3 a handful of
+    iterations took it to the floor, and the attention's error to three times what it was. So a small step size has a
+    unit as small, and none moves by more than 20 times the rate of itself; what is used never falls under a tenth of
+    where it began.
     """
 
     def __init__(self, quantizer: ActivationQuantizer) -> None:
@@ -29,12 +34,15 @@ class LearnedInput(nn.Module):
         assert quantizer.grid is not None
         self.quantizer = quantizer
         self.grid = quantizer.grid
-        self.step = nn.Parameter(quantizer.scale.detach().clone())
-        self._least = LEAST_SHARE * quantizer.scale.detach()
+        start = quantizer.scale.detach()
+        # A power of two: dividing by it and multiplying again is exact.
+        self._unit = (start / SMALL).clamp(max=1).log2().floor().exp2()
+        self.step = nn.Parameter(start / self._unit)
+        self._least = LEAST_SHARE * start
 
     def used(self) -> Tensor:
         """The step size that is used."""
-        return torch.maximum(self.step, self._least)
+        return torch.maximum(self.step * self._unit, self._least)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` on the grid, with gradients to it and to the step size."""

@@ -69,6 +69,21 @@ def test_a_step_size_stays_positive_however_far_it_is_pushed(quantized: Make) ->
         torch.testing.assert_close(layer.activation.scale, 0.1 * scales[name])
 
 
+@pytest.mark.parametrize("start", [1 / 255, 0.04, 0.3])
+def test_adam_moves_no_step_size_by_more_than_twenty_times_its_rate(start: float) -> None:
+    quantizer = ActivationQuantizer(8)
+    quantizer.set(torch.tensor(start), torch.tensor(0))
+    learned, rate = LearnedInput(quantizer), 1e-3
+    optimizer = torch.optim.Adam([learned.step], lr=rate)
+    for iteration in range(1, 6):
+        optimizer.zero_grad()
+        learned.used().backward()  # pushed down as hard as can be
+        optimizer.step()
+        moved = 1 - float(learned.used().detach()) / start
+        assert moved <= 20 * rate * iteration * 1.01
+        assert moved >= min(rate / start, 10 * rate) * iteration * 0.99
+
+
 def test_full_precision_inputs_are_left_alone(quantized: Make) -> None:
     assert start_learning_inputs(quantized("w4a32")) == {}
 
