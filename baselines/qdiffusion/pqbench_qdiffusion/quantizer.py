@@ -48,8 +48,8 @@ class QDiffusionQuantizer(Quantizer):
         "The rounding regulariser covers all parts of a split shortcut; in the released code only the first.",
         "The softmax output has an asymmetric grid with its zero-point fixed at 0, as the paper describes it; the "
         "released CIFAR-10 script gives it the symmetric grid of all activations, half of which it cannot use.",
-        "Every range is widened to hold 0; a learned step size never falls under a tenth of where it began, and one that "
-        "begins below 0.05 learns at a rate that is smaller in proportion (Adam would take that of a softmax output to nothing).",
+        "Every range is widened to hold 0; a learned step size never falls under a tenth of where it began, and one "
+        "that begins below 0.05 learns at a rate that is smaller in proportion.",
         "Batches go through the whole calibration set before a sample comes again; in the released code each batch is "
         "drawn anew.",
         "With weights=mse or activations=mse the search goes down to 1 % of the range; in the released code to 21 %.",
