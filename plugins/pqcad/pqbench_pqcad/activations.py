@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pqbench.quantization.block_data import BlockData
 from pqbench.quantization.grid import Grid
-from pqbench.quantization.ranges import lp_search
+from pqbench.quantization.ranges import lp_search_2d
 from pqbench.quantization.tuning import TunableLayer
 from pqbench_pqcad.better_end import BetterEnd, even_sample
 from pqbench_pqcad.detector import MomentumDetector
@@ -48,7 +48,7 @@ class ActivationStage:
                 width = max(bits, targets[name])
                 if layer.a_bits != width:
                     grid = Grid(width, layer.layer.activation.symmetric)
-                    layer.set_input_grid(width, *lp_search(inputs[name].reshape(1, -1), grid))
+                    layer.set_input_grid(width, *lp_search_2d(inputs[name].reshape(1, -1), grid))
             steps = [layer.input_theta for layer in layers.values()]
             ends = BetterEnd(module, data, steps)
             optimizer = torch.optim.Adam(steps, lr=self.step_lr)

@@ -148,6 +148,6 @@ class _Job:
             layers = dict(tunable_layers(module))
             if layers:
                 batches = ShuffledBatches(len(self.source), self.settings.batch, generator)
-                with self.source.data(block) as data:
+                with self.source.data(block, "full" if name == "activations" else "quantized") as data:
                     run(block, module, layers, data, batches, self.trace)
             self.progress.finished(f"{name}: {block}")
