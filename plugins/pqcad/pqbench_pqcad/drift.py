@@ -30,7 +30,7 @@ class Drift(Correction):
     summary: ClassVar[str] = "undoes each step's gain and bias against FP along the compressed model's own runs"
 
     runs: int = parameter(1024, quick=256, help="denoising runs that gain and bias are measured on", low=2)
-    bias: bool = parameter(True, help="undo the mean error of each channel as well as the gain")
+    bias: bool = parameter(False, help="undo the mean error of each channel as well as the gain")
 
     def correct(self, context: Context, net: nn.Module, full_precision: nn.Module, steps: int) -> nn.Module:
         """Measure along the runs, step by step.

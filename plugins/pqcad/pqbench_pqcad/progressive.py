@@ -13,7 +13,7 @@ from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
 from pqbench.distillation.batches import ShuffledBatches
 from pqbench.errors import UserError
 from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
-from pqbench.quantization.block_source import BlockSource
+from pqbench.quantization.block_source import BlockSource, Inputs
 from pqbench.quantization.blocks import block_names
 from pqbench.quantization.scope import quantize_layers, split_patterns
 from pqbench.quantization.tuning import settle, tunable_layers, tune
@@ -68,9 +68,9 @@ class ProgressiveQuantizer(Quantizer):
         job = _Job(self, context, net.to(context.device), calibration)
         with job.source:
             if context.precision.w != FULL_PRECISION_BITS:
-                job.stage("weights", self._weight_stage())
+                job.stage("weights", self._weight_stage(), "quantized")
             if context.precision.a != FULL_PRECISION_BITS:
-                job.stage("activations", self._activation_stage())
+                job.stage("activations", self._activation_stage(), "full")
         return settle(job.net)
 
     def _require_way_down(self, precision: Precision) -> None:
@@ -140,14 +140,20 @@ class _Job:
         stages = (context.precision.w != FULL_PRECISION_BITS) + (context.precision.a != FULL_PRECISION_BITS)
         self.progress = BlockProgress(context.progress, len(blocks) * stages)
 
-    def stage(self, name: str, run: StageRun) -> None:
-        """Bring every block to its target, each fed by the prefix that is already quantized."""
+    def stage(self, name: str, run: StageRun, inputs: Inputs) -> None:
+        """Bring every block to its target.
+
+        Weights are fitted on what the quantized prefix hands on, and make up for its errors. Step sizes cannot: with
+        those inputs they only learn to answer small, as the best guess of an answer that the errors have blurred is
+        (fashion, W32A4: PSNR to FP 20.8 dB so, 21.5 dB on full-precision inputs). What remains of a gain adds up over
+        the sampling steps.
+        """
         generator = self.context.generator(f"progressive/{name}")
         for block in self.source.blocks:
             module = self.net.get_submodule(block)
             layers = dict(tunable_layers(module))
             if layers:
                 batches = ShuffledBatches(len(self.source), self.settings.batch, generator)
-                with self.source.data(block, "full" if name == "activations" else "quantized") as data:
+                with self.source.data(block, inputs) as data:
                     run(block, module, layers, data, batches, self.trace)
             self.progress.finished(f"{name}: {block}")
