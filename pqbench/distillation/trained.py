@@ -36,9 +36,9 @@ class TrainedDistiller(Distiller):
 
     iterations: int = parameter(4000, quick=150, full=40_000, low=1, high=10_000_000, help="training iterations")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
-    weight_lr: float = parameter(0.05, quick=0.1, low=0.0, high=1.0, help="learning rate of weights, in weight steps")
-    step_lr: float = parameter(0.01, quick=0.02, low=0.0, high=1.0, help="learning rate of the log step sizes")
-    other_lr: float = parameter(1e-3, quick=5e-3, low=0.0, high=1.0, help="learning rate of biases and normalisation")
+    weight_lr: float = parameter(0.02, low=0.0, high=1.0, help="learning rate of weights, in weight steps")
+    step_lr: float = parameter(0.004, low=0.0, high=1.0, help="learning rate of the log step sizes")
+    other_lr: float = parameter(1e-3, low=0.0, high=1.0, help="learning rate of biases and normalisation")
 
     def learn(
         self,

@@ -206,8 +206,12 @@ def test_a_student_that_diverges_leaves_its_last_good_state(make: type[Distiller
     ("text", "steps", "parts"),
     [
         ("ptq4dm[distiller=pd]", 10, {"calibration", "quantizer", "distiller", "distiller_calibration"}),
-        ("pqcad[distiller=pd,halvings=2]", 5, {"calibration", "quantizer", "distiller", "distiller_calibration"}),
-        ("pqcad[halvings=2]", 5, {"calibration", "quantizer", "distiller", "distiller_calibration"}),
+        (
+            "pqcad[distiller=pd,halvings=2]",
+            5,
+            {"calibration", "quantizer", "distiller", "distiller_calibration", "correction"},
+        ),
+        ("pqcad[halvings=2]", 5, {"calibration", "quantizer", "distiller", "distiller_calibration", "correction"}),
         ("rtn[distiller=qkd]", 20, {"calibration", "quantizer", "distiller", "distiller_calibration"}),
         ("fp[distiller=pd,teacher=full_precision]", 10, {"distiller", "distiller_calibration"}),
     ],

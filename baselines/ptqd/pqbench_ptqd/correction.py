@@ -40,7 +40,7 @@ class PtqdCorrection(Correction):
         "The slope k is that of a regression with an intercept for each channel.",
     )
 
-    runs: int = parameter(1024, quick=256, help="full-precision runs that k and mu are measured on", low=2)
+    runs: int = parameter(1024, quick=128, help="full-precision runs that k and mu are measured on", low=2)
     negative: bool = parameter(False, help="undo a negative k too; the released code takes it as 0")
     bias: str = parameter(
         "total",

@@ -33,8 +33,7 @@ class CalibrationAssistedDistillation(HalvingDistiller):
         "The paper's loss is not public: the two-step target in the net's own prediction space and the weight lam are "
         "pqbench's design.",
         "At the budget quick lam is 1, so the quantized teacher gives the student its weights and grids but no target: "
-        "after the few iterations of that budget its own target held the student back (fashion, W4A4, seed 0: FD 18.4 "
-        "at lam=0.8, 12.5 at lam=1).",
+        "after the few iterations of that budget its own target held the student back.",
     )
 
     lam: float = parameter(

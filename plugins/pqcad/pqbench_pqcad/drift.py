@@ -29,7 +29,7 @@ class Drift(Correction):
     name: ClassVar[str] = "drift"
     summary: ClassVar[str] = "undoes each step's gain and bias against FP along the compressed model's own runs"
 
-    runs: int = parameter(1024, quick=256, help="denoising runs that gain and bias are measured on", low=2)
+    runs: int = parameter(1024, quick=128, help="denoising runs that gain and bias are measured on", low=2)
     bias: bool = parameter(False, help="undo the mean error of each channel as well as the gain")
 
     def correct(self, context: Context, net: nn.Module, full_precision: nn.Module, steps: int) -> nn.Module:

@@ -24,15 +24,24 @@ def test_the_four_corners(standard: dict[str, AblationRow]) -> None:
 def test_the_parts(standard: dict[str, AblationRow]) -> None:
     changed = {
         name: {change.rsplit(" ", 3)[0]: change.rsplit(" ", 1)[1] for change in standard[name].changes}
-        for name in list(standard)[4:]
+        for name in list(standard)[4:10]
     }
     assert changed == {
+        "no correction": {"correction": "none"},
         "no momentum detector": {"quantizer.detector": "False"},
         "no smoothing of transitions": {"quantizer.ramp": "0", "quantizer.averaging": "0.0"},
         "no noise injection": {"distiller_calibration.rho": "0.0"},
         "lambda = 0: quantized teacher alone": {"distiller.lam": "0.0"},
         "lambda = 1: FP model alone": {"distiller.lam": "1.0"},
     }
+
+
+def test_the_rivals_have_no_part_of_pqcad(standard: dict[str, AblationRow]) -> None:
+    rivals = {name: row.spec for name, row in standard.items() if row.spec.startswith("ptq4dm")}
+    assert list(rivals.values()) == ["ptq4dm[distiller=pd]", "ptq4dm"]
+    for name in rivals:
+        assert not standard[name].problem
+        assert {*FIXED, "correction drift -> none"} <= set(standard[name].changes)
 
 
 def test_at_the_budget_quick_lambda_is_one_anyway() -> None:
