@@ -20,6 +20,7 @@ from pqbench.contracts import (
     CalibrationSampler,
     CalibrationSet,
     Context,
+    Correction,
     Distiller,
     Method,
     Precision,
@@ -33,6 +34,7 @@ from pqbench.distillation.trained import TrainedDistiller
 from pqbench.errors import UserError
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.observers import MinMax
+from pqbench.quantization.output_correction import correct_output
 from pqbench.quantization.ranges import minmax
 from pqbench.quantization.scope import quantize_layers
 from pqbench.testing.conditional import TinyText
@@ -143,6 +145,22 @@ class Learns(TrainedDistiller):
         return self.learn(context, student, [Guide("model", teachers.full_precision, 1.0, merged=1)], calibration)
 
 
+@dataclass(frozen=True)
+class Doubled(Correction):
+    """Takes every prediction for twice what it should be; `forgets` returns nothing."""
+
+    name: ClassVar[str] = "doubled"
+    deviations: ClassVar[tuple[str, ...]] = ("No paper would do this.",)
+    forgets: bool = parameter(False, help="return nothing")
+
+    def correct(self, context: Context, net: nn.Module, full_precision: nn.Module, steps: int) -> nn.Module:
+        if self.forgets:
+            return None  # type: ignore[return-value]
+        context.trace.append({"steps": steps})
+        biases = torch.zeros(steps, context.workload.shape[0])
+        return correct_output(net, context.timesteps()[:: context.steps // steps], torch.full((steps,), 2.0), biases)
+
+
 class Cheap(Method):
     name: ClassVar[str] = "cheap"
     precision: ClassVar[Precision] = Precision(4, 4)
@@ -192,6 +210,11 @@ def pqbench_quantizers() -> list[type[Quantizer]]:
 @hookimpl
 def pqbench_distillers() -> list[type[Distiller]]:
     return [Copy, Learns]
+
+
+@hookimpl
+def pqbench_corrections() -> list[type[Correction]]:
+    return [Doubled]
 
 
 @hookimpl

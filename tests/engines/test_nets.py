@@ -17,6 +17,7 @@ from pqbench.quantization.attention_search import attention_modules
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.layers import quantized_layers
 from pqbench.quantization.observers import MinMax
+from pqbench.quantization.output_correction import correct_output
 from pqbench.quantization.ranges import minmax
 from pqbench.quantization.scope import quantize_layers
 from pqbench.testing.tiny import TinyWorkload
@@ -52,6 +53,20 @@ def test_full_precision_is_the_net_itself_on_both_engines() -> None:
     torch.testing.assert_close(eager(x, t), expected, rtol=0, atol=0)
     torch.testing.assert_close(compiled(x, t), expected, rtol=1e-4, atol=1e-5)
     assert set(eager.layer_precisions()) == set(compiled.layer_precisions()) == {"f32"}
+
+
+def test_the_correction_of_each_time_step_is_executed() -> None:
+    steps = torch.tensor([900, 500, 100])
+    biases = torch.linspace(-1, 1, 3 * SHAPE[0]).view(3, -1)
+    net = correct_output(TinyWorkload().denoiser(), steps, torch.tensor([0.5, 1.0, 2.0]), biases)
+    x, t = inputs(3)[0], torch.tensor([100, 900, 640])
+    with torch.no_grad():
+        expected = net(x, t)
+    compiled = OpenVino().compile(net, SHAPE, 3, threads=1)
+    torch.testing.assert_close(compiled(x, t), expected, rtol=1e-4, atol=1e-4)
+    # Compiled once, it follows the time steps that it is called with.
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, t.flip(0)), net(x, t.flip(0)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [(Precision(8, 8), 0.05), (Precision(4, 4), 1.0)])
