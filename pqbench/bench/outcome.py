@@ -17,7 +17,7 @@ from pqbench.bench.trace import thinned
 from pqbench.quantization.audit_result import Audit
 
 STRIP_IMAGES = 16
-COMPRESSION_STAGES = ("calibrate", "quantize", "distill")
+COMPRESSION_STAGES = ("calibrate", "quantize", "distill", "correct")
 
 
 def empty_record(cell: Cell, **fields: Any) -> Record:
