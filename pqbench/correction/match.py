@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pqbench.errors import UserError
-
 
 @dataclass(frozen=True)
 class Match:
@@ -33,8 +31,7 @@ class Match:
 def match(expected: Tensor, found: Tensor, bias: bool = True) -> Match:
     """The least-squares gain and bias between two predictions (N, C, ...) at one time step, in float64.
 
-    bias: without it the line goes through zero.
-    Raises `UserError` when the predictions are not related: there is no gain above 0 that could be undone.
+    bias: without it the line goes through zero. The gain is 0 or below where the predictions are not related.
     """
     wanted, given = expected.double(), found.double()
     axes = [0, *range(2, wanted.dim())]
@@ -44,11 +41,6 @@ def match(expected: Tensor, found: Tensor, bias: bool = True) -> Match:
         centred = wanted - _over_channels(means[0], wanted), given - _over_channels(means[1], given)
     power = float(centred[0].square().sum())
     gain = float((centred[0] * centred[1]).sum()) / power if power else 1.0
-    if not 0 < gain < float("inf"):
-        raise UserError(
-            f"The compressed net's predictions have nothing to do with those of the full-precision one (gain {gain:.3g}"
-            " at one time step): there is nothing that a correction could mend; use more bits or another quantizer."
-        )
     return Match(gain, means[1] - gain * means[0] if bias else torch.zeros_like(means[0]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pqbench.diffusion.ddim import ddim_step, successors
 from pqbench.diffusion.noise import initial_noise
 from pqbench.distillation.targets import merged_prediction
 from pqbench.errors import UserError
+from pqbench.quantization.output_correction import correct_output
 
 Comparison = Callable[[Tensor, Tensor], Match]
 """(expected, found), both (N, C, H, W) at one time step -> how they stand to each other."""
@@ -48,10 +50,18 @@ class Runs:
     def _merged(self) -> int:
         if self.context.steps % self.steps:
             raise UserError(
-                f"A correction needs a model whose {self.steps} steps are a whole share of the workload's "
-                f"{self.context.steps}: change the number of steps."
+                f"A correction needs each step of a model to stand for a whole number of the full-precision model's: "
+                f"{self.steps} steps do not divide {self.context.steps}."
             )
         return self.context.steps // self.steps
+
+    def correct(self, matches: Sequence[Match]) -> nn.Module:
+        """The compressed net with one match for each step undone, and a row for each in the context's trace."""
+        for t, match in zip(self.timesteps.tolist(), matches, strict=True):
+            row = {"time_step": t, "gain": round(match.gain, 6), "bias": match.bias.norm().item()}
+            self.context.trace.append(row)
+        gains, biases = torch.tensor([match.gain for match in matches]), torch.stack([match.bias for match in matches])
+        return correct_output(self.net, self.timesteps, gains, biases)
 
     def along_full_precision(self, compare: Comparison) -> list[Match]:
         """One match for each step; the x_t are those of the full-precision model's own runs."""
@@ -74,6 +84,12 @@ class Runs:
         for k, (t, t_next) in enumerate(zip(self.timesteps, successors(self.timesteps), strict=True)):
             expected, found = self._predictions(x, t, condition)
             match = compare(expected, found)
+            if not 0 < match.gain < math.inf:
+                raise UserError(
+                    f"At time step {int(t)} the compressed net's predictions have nothing to do with those of the "
+                    f"full-precision one (gain {match.gain:.3g}): a correction cannot mend that; use more bits or "
+                    "another quantizer."
+                )
             yield match
             followed = match.undo(found) if own else expected
             now, after = t.expand(self.count), t_next.expand(self.count)

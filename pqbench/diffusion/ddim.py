@@ -72,10 +72,10 @@ def ddim_sample(
     """Run the whole sampler from x_T, (N, C, H, W), and return x_0; `prediction` says what the net predicts.
 
     `visit(k, x_t)` is called before step k with the x_t that the net is about to see. `condition` has a row a sample,
-    on any device: `Workload.condition`.
+    on any device (`Workload.condition`), as are `timesteps`.
     """
     x = x_T
-    condition = [each.to(x.device) for each in condition]
+    timesteps, condition = timesteps.to(x.device), [each.to(x.device) for each in condition]
     for k, (t, t_next) in enumerate(zip(timesteps, successors(timesteps), strict=True)):
         if visit is not None:
             visit(k, x)

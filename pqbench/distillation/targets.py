@@ -92,11 +92,15 @@ def merged_prediction(
 
 def _starts(run: Tensor, merged: int, t: Tensor) -> Tensor:
     """The position in `run` of each student step `t`."""
-    visited = student_timesteps(run, merged.bit_length() - 1)
+    if len(run) % merged or not len(run):
+        raise UserError(
+            f"A run of {len(run)} sampling steps cannot be merged by {merged}: it needs a multiple of {merged}."
+        )
+    visited = run[::merged]
     found = visited[None, :] == t[:, None]
     if not bool(found.any(1).all()):
         raise UserError(
-            "The calibration set of the distillation holds time steps that the student never visits: its "
+            "Some samples are at time steps that the model with fewer steps never visits: its "
             f"{len(visited)} steps are {visited.tolist()}."
         )
     return found.int().argmax(1) * merged

@@ -84,6 +84,12 @@ class Composition:
                 f"number: take a workload with a multiple of {self.step_share.denominator} steps, or a distiller that "
                 "keeps more of them."
             )
+        if self.correction is not None and self.step_share.numerator != 1:
+            raise UserError(
+                f"{self.label}: the correction {self.correction.component.name} needs a model that makes a whole "
+                f"number of the workload's steps in one, and {self.step_share} of them is not that: give "
+                "correction=none."
+            )
         return int(steps)
 
     def parts(self) -> dict[Role, Part[Any]]:

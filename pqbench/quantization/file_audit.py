@@ -13,6 +13,7 @@ from torch import Tensor
 from pqbench.methods.precision import FULL_PRECISION_BITS
 from pqbench.quantization.attention import operand_names
 from pqbench.quantization.checkpoint_format import Header, StoredAttention, StoredLayer, read_file
+from pqbench.quantization.output_correction import NAME as CORRECTION
 
 
 class _Frozen(BaseModel):
@@ -68,7 +69,8 @@ class FileAudit(_Frozen):
     weights                      numbers in weights of two or more axes
     average_weight_bits          over all of them; those in floating point count with the width of their type
     activation_parameter_sets    the most that any layer or operand has
-    other_bytes                  normalisation, biases of float layers: whatever has one axis or none
+    corrected                    whether its output is corrected, step by step
+    other_bytes                  normalisation, biases of float layers, a correction: whatever multiplies no activations
     header_bytes                 the rest of the file
     """
 
@@ -82,6 +84,7 @@ class FileAudit(_Frozen):
     weights: int
     average_weight_bits: float
     activation_parameter_sets: int
+    corrected: bool = False
     file_bytes: int
     other_bytes: int
     header_bytes: int
@@ -97,7 +100,7 @@ def audit_file(path: Path) -> FileAudit:
     layers = tuple(_layer(stored, tensors) for stored in header.layers)
     operands = tuple(operand for stored in header.attentions for operand in _operands(stored, tensors))
     rest = _unquantized(header, tensors)
-    floats = tuple(_float_layer(name, tensor) for name, tensor in rest.items() if tensor.dim() >= 2)
+    floats = tuple(_float_layer(name, tensor) for name, tensor in rest.items() if _is_weight(name, tensor))
     counted = [(prod(layer.shape), layer.w_bits) for layer in layers]
     counted += [(prod(layer.shape), layer.bits) for layer in floats]
     sets = [layer.a_parameter_sets for layer in layers] + [operand.a_parameter_sets for operand in operands]
@@ -114,7 +117,8 @@ def audit_file(path: Path) -> FileAudit:
         average_weight_bits=_average(counted),
         activation_parameter_sets=max(sets, default=0),
         file_bytes=len(content),
-        other_bytes=_bytes(tensor for tensor in rest.values() if tensor.dim() < 2),
+        corrected=header.corrected,
+        other_bytes=_bytes(tensor for name, tensor in rest.items() if not _is_weight(name, tensor)),
         header_bytes=len(content) - _bytes(tensors.values()),
     )
 
@@ -168,6 +172,10 @@ def _unquantized(header: Header, tensors: Mapping[str, Tensor]) -> dict[str, Ten
     operands = (name for stored in header.attentions for name in operand_names(stored.name).values())
     prefixes = tuple(f"{name}." for name in (*(stored.name for stored in header.layers), *operands))
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
+
+
+def _is_weight(name: str, tensor: Tensor) -> bool:
+    return tensor.dim() >= 2 and not name.startswith(f"{CORRECTION}.")
 
 
 def _float_layer(name: str, tensor: Tensor) -> FloatLayer:

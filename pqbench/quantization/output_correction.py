@@ -40,7 +40,7 @@ class OutputCorrection(nn.Module):
     def forward(self, prediction: Tensor, t: Tensor) -> Tensor:
         """The corrected prediction, (N, C, ...), of what a net predicts at time steps `t`, () or (N,)."""
         # Distances in float: exact for time steps, and engines have no search over integers.
-        distance = (t.reshape(-1, 1).float() - self.time_steps.float()).abs()
+        distance = (t.reshape(-1, 1).to(self.gain.dtype) - self.time_steps.to(self.gain.dtype)).abs()
         place = distance.argmin(1)
         shape = (-1, prediction.shape[1], *[1] * (prediction.dim() - 2))
         # One division for each step and channel, so that the images get a multiplication and an addition.
@@ -49,12 +49,15 @@ class OutputCorrection(nn.Module):
 
     def after(self, _net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], prediction: Tensor) -> Tensor:
         """A hook of the net: corrects what net(x_t, t) returns."""
-        corrected: Tensor = self(prediction, args[1] if len(args) > 1 else kwargs["t"])
+        t = args[1] if len(args) > 1 else kwargs.get("t")
+        if not isinstance(t, Tensor):
+            raise UserError("This net's output is corrected step by step: call it as net(x_t, t).")
+        corrected: Tensor = self(prediction, t)
         return corrected
 
 
 def correct_output(net: nn.Module, time_steps: Tensor, gain: Tensor, bias: Tensor) -> nn.Module:
-    """Give `net` a correction (see `OutputCorrection`), in place, and return it.
+    """Give `net` a correction (see `OutputCorrection`), in place, and return it frozen.
 
     It is a part of the net's state and of its checkpoint. Raises `UserError` for a net that has one already, for tables
     that do not fit each other, and for values that cannot be undone.
@@ -69,8 +72,9 @@ def correct_output(net: nn.Module, time_steps: Tensor, gain: Tensor, bias: Tenso
         )
     if not bool(torch.isfinite(gain).all() and (gain > 0).all() and torch.isfinite(bias).all()):
         raise UserError("A correction's gains must be finite and above 0, its biases finite: the net has diverged.")
-    attach(net, OutputCorrection(time_steps, gain, bias))
-    return net
+    place = next((value.device for value in net.state_dict().values()), gain.device)
+    attach(net, OutputCorrection(time_steps, gain, bias).to(place))
+    return net.requires_grad_(False)
 
 
 def attach(net: nn.Module, correction: OutputCorrection) -> None:

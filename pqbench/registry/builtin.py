@@ -27,4 +27,4 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
         },
     }
 )
-"""Kind -> name -> `module:class`. The harness has no methods, quantizers or distillers of its own."""
+"""Kind -> name -> `module:class`. The harness has no methods, quantizers, distillers or corrections of its own."""

@@ -42,7 +42,7 @@ class Row:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is the full-precision model itself: nothing quantized, nothing distilled."""
+        """Whether this is the full-precision model itself: nothing quantized, distilled or corrected."""
         changed = any(self.records[0].components.get(kind, {}).get("name") for kind in CHANGING)
         return not self.precision.quantizes and not changed
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
 from bench_runs import Bench
-from torch import Tensor, nn
+from translated import Translated, VTiny, XTiny
 
 from pqbench.bench.stages.compress import MODEL
 from pqbench.bench.stages.images import load_images, sample
@@ -21,34 +20,6 @@ from pqbench.quantization.checkpoint import save_checkpoint
 from pqbench.quantization.diagnostics import diagnose
 from pqbench.testing.tiny import TinyWorkload
 from pqbench.workloads.acceptance import pool_images
-
-
-class Translated(nn.Module):
-    """Says of x_t what an epsilon-predicting net does, in terms of another prediction."""
-
-    def __init__(self, net: nn.Module, workload: TinyWorkload) -> None:
-        super().__init__()
-        self.net = net
-        self.workload = workload
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        schedule, shape = self.workload.schedule(), (-1, 1, 1, 1)
-        a, s = schedule.signal(t).view(shape), schedule.sigma(t).view(shape)
-        epsilon = self.net(x, t).double()
-        x_0 = (x.double() - s * epsilon) / a
-        return (a * epsilon - s * x_0 if self.workload.prediction == "v" else x_0).float()
-
-
-class VTiny(TinyWorkload):
-    prediction: ClassVar[str] = "v"
-
-    def architecture(self) -> nn.Module:
-        return Translated(super().architecture(), self).eval()
-
-
-class XTiny(VTiny):
-    prediction: ClassVar[str] = "x"
-
 
 pytestmark = pytest.mark.parametrize("workload", [VTiny(), XTiny()], ids=lambda workload: workload.prediction)
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from pqbench.errors import UserError
 from pqbench.quantization.audit import audit
 from pqbench.quantization.checkpoint import load_checkpoint, read_header, save_checkpoint
+from pqbench.quantization.checkpoint_format import read_file, write_file
+from pqbench.quantization.file_audit import audit_file
 from pqbench.quantization.output_correction import correct_output, corrected
 from pqbench.testing.contracts.models import answer, round_to_nearest
 from pqbench.testing.tiny import TinyWorkload
@@ -100,6 +102,41 @@ def test_the_audit_lists_it_among_the_operations_in_floating_point() -> None:
 def test_values_that_cannot_be_are_refused(gain: list[float], bias: list[list[float]], words: str) -> None:
     with pytest.raises(UserError, match=words):
         correct_output(Echo(), torch.tensor([9, 5]), torch.tensor(gain), torch.tensor(bias))
+
+
+def test_it_is_told_the_time_by_name_as_well_and_says_so_when_it_is_not() -> None:
+    x, t = torch.full((3, 2, 1, 1), 9.0), torch.tensor([100, 900, 500])
+    assert torch.equal(echo()(x, t=t), echo()(x, t))
+    with pytest.raises(UserError, match=r"call it as net\(x_t, t\)"):
+        echo()(x_t=x, t=None)
+
+
+def test_the_net_comes_back_frozen() -> None:
+    net = WORKLOAD.denoiser().requires_grad_(True)
+    t = WORKLOAD.timesteps(WORKLOAD.steps)
+    correct_output(net, t, torch.ones(len(t)), torch.zeros(len(t), WORKLOAD.shape[0]))
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_the_audit_of_the_file_counts_it_as_no_weight(tmp_path: Path) -> None:
+    net, path = corrected_net(), tmp_path / "net.safetensors"
+    save_checkpoint(net, path)
+    t = WORKLOAD.timesteps(WORKLOAD.steps)[:1]
+    file, own = audit_file(path), audit(net, (torch.zeros(1, *WORKLOAD.shape), t))
+    assert file.corrected
+    assert file.average_weight_bits == pytest.approx(own.average_weight_bits, rel=1e-9)
+    assert not [layer.name for layer in file.float_layers if "correction" in layer.name]
+    layers = sum(layer.bytes for layer in file.layers) + sum(layer.bytes for layer in file.float_layers)
+    assert layers + file.other_bytes + file.header_bytes == file.file_bytes
+
+
+def test_a_file_that_lost_its_correction_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(round_to_nearest(WORKLOAD), path)
+    header, tensors = read_file(path)
+    write_file(path, header.model_copy(update={"corrected": True, "version": 3}), tensors)
+    with pytest.raises(UserError, match="its output is corrected, and holds no"):
+        load_checkpoint(path, WORKLOAD.architecture())
 
 
 def test_a_second_correction_is_refused() -> None:

@@ -136,7 +136,7 @@ def test_a_step_count_that_cannot_be_halved_is_refused(steps: int) -> None:
     teacher = trailing_timesteps(1000, steps)
     with pytest.raises(UserError, match=f"{steps} sampling steps cannot be halved: give it an even number"):
         student_timesteps(teacher)
-    with pytest.raises(UserError, match="cannot be halved"):
+    with pytest.raises(UserError, match="cannot be merged by 2: it needs a multiple of 2"):
         merged_prediction(net, SCHEDULE, teacher, torch.zeros(1, 1, 2, 2), teacher[:1])
 
 

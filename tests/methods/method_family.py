@@ -14,6 +14,7 @@ from pqbench.contracts import (
     CalibrationSampler,
     CalibrationSet,
     Context,
+    Correction,
     Distiller,
     Method,
     Precision,
@@ -79,6 +80,15 @@ class Plain(Halving):
     step_share: ClassVar[Fraction] = Fraction(1, 4)
 
 
+@dataclass(frozen=True)
+class Nudge(Correction):
+    name: ClassVar[str] = "nudge"
+    runs: int = parameter(64, help="how many", quick=8, low=1)
+
+    def correct(self, context: Context, net: nn.Module, full_precision: nn.Module, steps: int) -> nn.Module:
+        return net
+
+
 class Full(Method):
     name = "full"
     precision = Precision()
@@ -104,6 +114,7 @@ def family_source() -> Source:
         pqbench_calibrations=hookimpl(lambda: [Normal, Flat], specname="pqbench_calibrations"),
         pqbench_quantizers=hookimpl(lambda: [MinMax, Progressive], specname="pqbench_quantizers"),
         pqbench_distillers=hookimpl(lambda: [Halving, Plain], specname="pqbench_distillers"),
+        pqbench_corrections=hookimpl(lambda: [Nudge], specname="pqbench_corrections"),
         pqbench_methods=hookimpl(lambda: [Full, Simple, Whole], specname="pqbench_methods"),
     )
     return Source("family", "pqbench-family", "1.2", __name__, lambda: plugin)

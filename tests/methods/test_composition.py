@@ -104,6 +104,24 @@ def test_the_distiller_decides_the_steps(composed: Compose) -> None:
         composed("whole").steps(25)
 
 
+def test_a_correction_is_put_into_any_method_and_taken_out_again(composed: Compose) -> None:
+    assert composed("full[correction=nudge,runs=9]").parts()["correction"].parameters["runs"] == 9
+    assert composed("whole[correction=nudge]", "quick").parts()["correction"].parameters["runs"] == 8
+    assert "correction" not in composed("whole[correction=none]").parts()
+
+
+def test_a_correction_needs_steps_that_stand_for_a_whole_number_each(composed: Compose) -> None:
+    composition = composed("whole[correction=nudge]")
+    assert composition.distiller is not None
+    part = replace(
+        composition.distiller,
+        component=type("Odd", (type(composition.distiller.component),), {"step_share": Fraction(2, 3)})(),
+    )
+    assert replace(composition, distiller=part, correction=None).steps(6) == 4
+    with pytest.raises(UserError, match=r"the correction nudge needs .* 2/3 of them is not that: give correction=none"):
+        replace(composition, distiller=part).steps(6)
+
+
 @pytest.mark.parametrize("share", [Fraction(3, 2), Fraction(0), 0.5, None])
 def test_a_share_that_is_none_is_refused(composed: Compose, share: object) -> None:
     composition = composed("whole")

@@ -9,11 +9,13 @@ import torch
 from pqbench_pqcad.drift import Drift
 from pqbench_ptqd.correction import PtqdCorrection
 from torch import Tensor, nn
+from translated import VTiny, XTiny
 
 from pqbench.contracts import Context, Correction, Precision
 from pqbench.correction.runs import PURPOSE
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
+from pqbench.errors import UserError
 from pqbench.quantization.output_correction import corrected
 from pqbench.testing.conditional import TinyLabelled
 from pqbench.testing.contracts import check_correction
@@ -77,6 +79,35 @@ def test_a_positive_correlation_is_undone_as_published() -> None:
     made = corrected(net)
     assert made is not None
     torch.testing.assert_close(made.gain, torch.full((WORKLOAD.steps,), 1.1), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("correction", [Drift(runs=4), PtqdCorrection(runs=4, negative=True)])
+def test_a_net_that_has_nothing_to_do_with_full_precision_is_refused(correction: Correction) -> None:
+    with pytest.raises(UserError, match=r"At time step \d+ .* nothing to do with .*: a correction cannot mend that"):
+        corrected_by(correction, Spoilt(WORKLOAD.denoiser(), -0.1, 0.0))
+
+
+def test_as_published_an_unrelated_prediction_is_no_gain_either() -> None:
+    net, _ = corrected_by(PtqdCorrection(runs=4), Spoilt(WORKLOAD.denoiser(), -0.1, 0.0))
+    made = corrected(net)
+    assert made is not None
+    assert made.gain.tolist() == [1.0] * WORKLOAD.steps
+
+
+@pytest.mark.parametrize("workload", [VTiny(), XTiny()], ids=lambda workload: workload.prediction)
+@pytest.mark.parametrize("correction", [Drift(runs=8), PtqdCorrection(runs=8, negative=True, bias="rest")])
+def test_a_gain_on_another_prediction_is_undone_too(correction: Correction, workload: TinyWorkload) -> None:
+    net = correction.correct(
+        Context(workload, Precision(4, 4), 4), Spoilt(workload.denoiser(), 0.9, 0.0), workload.denoiser(), 4
+    )
+    made = corrected(net)
+    assert made is not None
+    torch.testing.assert_close(made.gain, torch.full((4,), 0.9), rtol=1e-3, atol=0)
+
+
+def test_steps_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(UserError, match="3 steps do not divide 4"):
+        corrected_by(Drift(runs=2), WORKLOAD.denoiser(), 3)
 
 
 def test_without_a_bias_drift_has_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ import torch
 from pqbench_fp import FullPrecision
 from pqbench_pqcad import CalibrationAssistedDistillation, Pqcad, ProgressiveQuantizer, Stratified
 from pqbench_ptq4dm import Ptq4dm, Ptq4dmQuantizer
+from pqbench_ptqd.method import Ptqd
 from pqbench_rtn import MinMaxQuantizer, RoundToNearest
 from torch import nn
 
@@ -26,6 +28,7 @@ from pqbench.contracts import (
     CalibrationSampler,
     CalibrationSet,
     Context,
+    Correction,
     Distiller,
     Method,
     Quantizer,
@@ -33,11 +36,13 @@ from pqbench.contracts import (
 )
 from pqbench.engines.torch_eager import TorchEager
 from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.output_correction import correct_output
 from pqbench.registry import Registry
 from pqbench.testing import contracts
 from pqbench.testing.contracts import (
     ContractError,
     check_calibration_sampler,
+    check_correction,
     check_distiller,
     check_engine,
     check_method,
@@ -69,7 +74,7 @@ def test_the_distiller() -> None:
     check_distiller(CAD, sampler=Stratified(trajectories=8))
 
 
-@pytest.mark.parametrize("method", [FullPrecision, RoundToNearest, Ptq4dm, Pqcad], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [FullPrecision, RoundToNearest, Ptq4dm, Ptqd, Pqcad], ids=lambda m: m.name)
 def test_methods(method: type[Method]) -> None:
     check_method(method)
 
@@ -242,6 +247,38 @@ def test_a_distiller_whose_steps_do_not_divide_is_found() -> None:
 
     with pytest.raises(ContractError, match="no whole number"):
         check_distiller(Third())
+
+
+class Leaves(Correction):
+    """Returns the net as it came, or as a test changes it."""
+
+    name: ClassVar[str] = "leaves"
+
+    def correct(self, context: Context, net: nn.Module, full_precision: nn.Module, steps: int) -> nn.Module:
+        return net
+
+
+def test_a_correction_that_changes_weights_is_found() -> None:
+    class Louder(Leaves):
+        def correct(self, *args: Any) -> nn.Module:
+            norm = next(module for module in args[1].modules() if isinstance(module, nn.GroupNorm))
+            norm.weight.data.mul_(3)
+            return args[1]  # type: ignore[no-any-return]
+
+    check_correction(Leaves())
+    with pytest.raises(ContractError, match="changed what is not its own"):
+        check_correction(Louder())
+
+
+def test_a_correction_that_draws_as_it_likes_is_found() -> None:
+    class Random(Leaves):
+        def correct(self, *args: Any) -> nn.Module:
+            t = args[0].timesteps()
+            gain = 1 + torch.rand(len(t), generator=torch.Generator().manual_seed(time.monotonic_ns() % 2**31))
+            return correct_output(args[1], t, gain, torch.zeros(len(t), args[0].workload.shape[0]))
+
+    with pytest.raises(ContractError, match="two different corrections"):
+        check_correction(Random())
 
 
 def test_a_method_with_a_component_that_nobody_has_is_found() -> None:

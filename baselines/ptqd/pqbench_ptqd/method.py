@@ -21,6 +21,9 @@ class Ptqd(Method):
         "Published at W4A8 and with mixed activation bits; the default here is W4A4, the precision that the benchmark "
         "compares at.",
         "Weights have one scale an output channel; the released code has one a layer.",
+        "Activation bits do not change from step to step (the paper's step-aware mixed precision).",
+        "The first and the last layer have 8 bits and are reconstructed; the released code also keeps the second "
+        "module at 8 bits, reconstructs none of the three, and does not quantize the last output.",
         "Shortcuts and down-sampling are quantized like the rest; the released code leaves them in full precision.",
     )
     precision: ClassVar[Precision] = Precision(4, 4)

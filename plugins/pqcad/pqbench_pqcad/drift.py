@@ -1,4 +1,4 @@
-"""The correction `drift`: gain and bias of every step, undone along the compressed model's own runs."""
+"""The correction `drift`: the gain of every step, undone along the compressed model's own runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from pqbench.contracts import Context, Correction, parameter
 from pqbench.correction.match import match
 from pqbench.correction.runs import Runs
-from pqbench.quantization.output_correction import correct_output
 
 
 @dataclass(frozen=True)
@@ -21,15 +19,15 @@ class Drift(Correction):
 
     Low bits, and ranges that clip, make predictions systematically small; a sampler that removes 2 % too little noise a
     step ends in grainy images. At each step of the compressed model's own runs, corrected up to there, the prediction
-    that would lead to where the full-precision model goes is regressed on; its gain and bias are undone from then on.
-    Unlike in PTQD, a gain below 1 is undone as well, and the runs are not those of the full-precision model: on them
-    the errors that earlier steps leave behind are not seen.
+    that would lead to where the full-precision model goes is regressed on, and its gain is undone from then on (with
+    `bias`, its mean error too). Unlike in PTQD, a gain below 1 is undone as well, and the runs are not those of the
+    full-precision model: on them the errors that earlier steps leave behind are not seen.
     """
 
     name: ClassVar[str] = "drift"
-    summary: ClassVar[str] = "undoes each step's gain and bias against FP along the compressed model's own runs"
+    summary: ClassVar[str] = "undoes each step's gain against FP along the compressed model's own runs"
 
-    runs: int = parameter(1024, quick=128, help="denoising runs that gain and bias are measured on", low=2)
+    runs: int = parameter(1024, quick=128, help="denoising runs that the gain is measured on", low=2)
     bias: bool = parameter(False, help="undo the mean error of each channel as well as the gain")
 
     def correct(self, context: Context, net: nn.Module, full_precision: nn.Module, steps: int) -> nn.Module:
@@ -38,8 +36,4 @@ class Drift(Correction):
         Raises `UserError` when a step's predictions have nothing to do with the full-precision model's.
         """
         runs = Runs(context, net, full_precision, steps, self.runs)
-        found = runs.along_own(partial(match, bias=self.bias))
-        for t, step in zip(runs.timesteps.tolist(), found, strict=True):
-            context.trace.append({"time_step": t, "gain": round(step.gain, 6), "bias": step.bias.norm().item()})
-        gains = torch.tensor([step.gain for step in found])
-        return correct_output(net, runs.timesteps, gains, torch.stack([step.bias for step in found]))
+        return runs.correct(runs.along_own(partial(match, bias=self.bias)))

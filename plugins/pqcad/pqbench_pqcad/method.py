@@ -12,7 +12,7 @@ from pqbench_pqcad.references import PQCAD
 
 @dataclass(frozen=True)
 class Pqcad(Method):
-    """Progressive quantization to W4A4, then calibration-assisted distillation to half the steps."""
+    """Progressive quantization to W4A4, calibration-assisted distillation to half the steps, each step's gain undone."""
 
     name: ClassVar[str] = "pqcad"
     summary: ClassVar[str] = "PQCAD-DM: our implementation of the published description (W4A4, half the steps)"
@@ -30,7 +30,7 @@ class Pqcad(Method):
         "PQ and CAD": "pqcad",
         "PQ only": "pqcad[distiller=none]",
         "CAD only (fixed bits)": "pqcad[quantizer=ptq4dm]",
-        "neither": "pqcad[quantizer=ptq4dm,distiller=none]",
+        "neither, but the correction": "pqcad[quantizer=ptq4dm,distiller=none]",
         "no correction": "pqcad[correction=none]",
         "no momentum detector": "pqcad[detector=false]",
         "no smoothing of transitions": "pqcad[ramp=0,averaging=0]",
@@ -40,4 +40,6 @@ class Pqcad(Method):
         "the paper's rival: fixed bits, plain PD": "ptq4dm[distiller=pd]",
         "fixed bits, nothing else": "ptq4dm",
     }
-    """Fixed bits: PTQ4DM's L_p searched ranges and nearest rounding at the target width, on the same C_QC."""
+    """Fixed bits: PTQ4DM's L_p searched ranges and nearest rounding at the target width, on the same C_QC.
+
+    Rows of pqcad have its correction unless they say otherwise."""

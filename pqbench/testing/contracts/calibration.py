@@ -27,6 +27,8 @@ def check_calibration_sampler(sampler: CalibrationSampler, *, workload: Workload
     expect(found.digest == _sample(sampler, workload, seed=0).digest, "The same seed gives two different sets.")
     expect(found.digest != _sample(sampler, workload, seed=1).digest, "Another seed gives the same set.")
     expect(found.workload == workload.fingerprint(), "The set does not carry the workload's fingerprint.")
+    same = found.prediction == workload.prediction
+    expect(same, f"The set's prediction is {found.prediction}, the workload's {workload.prediction}.")
     kinds = _kinds(found.condition), _kinds(workload.condition(0, range(1)))
     expect(kinds[0] == kinds[1], f"A sample's conditions are {kinds[0]}, not {kinds[1]}: see Workload.condition.")
     expect(all(isinstance(value, str) for value in found.facts.values()), "The set's facts are not all texts.")

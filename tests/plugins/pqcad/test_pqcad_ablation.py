@@ -17,7 +17,10 @@ def standard() -> dict[str, AblationRow]:
 
 
 def test_the_four_corners(standard: dict[str, AblationRow]) -> None:
-    corners = [standard[name].changes for name in ("PQ and CAD", "PQ only", "CAD only (fixed bits)", "neither")]
+    corners = [
+        standard[name].changes
+        for name in ("PQ and CAD", "PQ only", "CAD only (fixed bits)", "neither, but the correction")
+    ]
     assert corners == [(), WITHOUT_CAD, FIXED, FIXED + WITHOUT_CAD]
 
 
