@@ -12,7 +12,7 @@ from pqbench_pqcad.references import PQCAD
 
 @dataclass(frozen=True)
 class Pqcad(Method):
-    """Progressive quantization to W4A4, calibration-assisted distillation to half the steps, the gain of each undone."""
+    """Progressive quantization to W4A4, distillation to half the steps, and the gain of each step undone."""
 
     name: ClassVar[str] = "pqcad"
     summary: ClassVar[str] = "PQCAD-DM: our implementation of the published description (W4A4, half the steps)"
