@@ -14,14 +14,15 @@ TABLES = ("table.md", "table.tex", "table.csv", "table.html")
 QUALITY_PLOT = "quality_latency"
 SAMPLE_GRID = "samples.png"
 CALIBRATION_PLOT = "calibration"
+CORRECTION_PLOT = "corrections"
 
 
 def write_report(run: RunFolder) -> list[Path]:
     """Write tables and figures into the run's folder, each whole or not at all; return what was written.
 
     table.md, table.tex, table.csv (one row a cell), table.html, quality_latency.png and .svg, samples.png where images
-    were kept, calibration.png and .svg where calibration sets were drawn, and trace-NAME.png for each cell with a trace
-    of progressive quantization. The same records give the same bytes. Raises `UserError` for a folder that holds no
+    were kept, calibration.png and .svg where calibration sets were drawn, corrections.png and .svg where predictions
+    were corrected, and trace-NAME.png for each cell with a trace of progressive quantization. The same records give the same bytes. Raises `UserError` for a folder that holds no
     run, damaged records or a full disk.
     """
     from pqbench.report.cells import cells_csv
@@ -52,7 +53,7 @@ def figures_of(run: RunFolder) -> dict[str, bytes]:
         figures[SAMPLE_GRID] = grid
     figures[f"{QUALITY_PLOT}.png"] = quality_latency(records, manifest)
     figures[f"{QUALITY_PLOT}.svg"] = quality_latency(records, manifest, "svg")
-    return figures | _time_steps(records) | _traces(records)
+    return figures | _time_steps(records) | _gains(records) | _traces(records)
 
 
 def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -61,6 +62,7 @@ def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
         f"{QUALITY_PLOT}.png": "Quality against measured latency",
         SAMPLE_GRID: "The same seeds in every column",
         f"{CALIBRATION_PLOT}.png": "Time steps of the calibration sets",
+        f"{CORRECTION_PLOT}.png": "Gains that corrections undo",
     }
     return {
         captions.get(name, f"Progressive quantization: {name.removesuffix('.png')}"): figure
@@ -79,6 +81,15 @@ def _time_steps(records: list[Record]) -> dict[str, bytes]:
         f"{CALIBRATION_PLOT}.png": time_steps_figure(panels),
         f"{CALIBRATION_PLOT}.svg": time_steps_figure(panels, "svg"),
     }
+
+
+def _gains(records: list[Record]) -> dict[str, bytes]:
+    from pqbench.report.figures.correction import correction_lines, gains_figure
+
+    lines = correction_lines(records)
+    if not lines:
+        return {}
+    return {f"{CORRECTION_PLOT}.png": gains_figure(lines), f"{CORRECTION_PLOT}.svg": gains_figure(lines, "svg")}
 
 
 def _traces(records: list[Record]) -> dict[str, bytes]:
