@@ -22,8 +22,8 @@ def write_report(run: RunFolder) -> list[Path]:
 
     table.md, table.tex, table.csv (one row a cell), table.html, quality_latency.png and .svg, samples.png where images
     were kept, calibration.png and .svg where calibration sets were drawn, corrections.png and .svg where predictions
-    were corrected, and trace-NAME.png for each cell with a trace of progressive quantization. The same records give the same bytes. Raises `UserError` for a folder that holds no
-    run, damaged records or a full disk.
+    were corrected, and trace-NAME.png for each cell with a trace of progressive quantization. The same records give the
+    same bytes. Raises `UserError` for a folder that holds no run, damaged records or a full disk.
     """
     from pqbench.report.cells import cells_csv
     from pqbench.report.html_page import html_page
