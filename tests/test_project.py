@@ -23,14 +23,15 @@ def test_requirements_name_every_package_of_the_repository() -> None:
     assert named == packages
 
 
-def test_tables_in_the_readme_are_what_the_tool_prints(
+def test_tables_in_the_documents_are_what_the_tool_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Below `<!-- COMMAND -->` stands the table that the command prints, as it prints it."""
     monkeypatch.chdir(ROOT)
-    text = (ROOT / "README.md").read_text()
-    shown = re.findall(r"<!-- pqbench (report [^\n]+) -->\n\n((?:\|[^\n]*\n)+)", text)
-    assert shown
+    pages = [ROOT / "README.md", ROOT / "docs" / "pqcad.md", ROOT / "results" / "README.md"]
+    found = [re.findall(r"<!-- pqbench (report [^\n]+) -->\n\n((?:\|[^\n]*\n)+)", page.read_text()) for page in pages]
+    assert all(found)
+    shown = [each for page in found for each in page]
     for command, table in shown:
         assert run_command_line(shlex.split(command)) == 0
         printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pqbench.errors import UserError
 from pqbench.quantization.row_store import Rows, RowStore
+from pqbench.quantization.time_tables import at_time_steps
 
 CAPTURE_BATCH = 64
 """Calibration samples that go through the net together while data is captured."""
@@ -26,11 +28,13 @@ class BlockData:
     arguments   the block's arguments that hold a row a sample, each (N, ...), by position or name
     fixed       all other arguments, the same for every sample
     target      (N, ...) the full-precision block's output
+    t           (N,) the samples' time steps, which a block with activation tables needs to know; None: it has none
     """
 
     arguments: dict[int | str, Rows]
     fixed: dict[int | str, Any]
     target: Rows
+    t: Tensor | None = None
 
     def rows(self, index: Tensor) -> dict[int | str, Tensor]:
         """The arguments that hold a row a sample, for the samples `index`."""
@@ -41,7 +45,8 @@ class BlockData:
         merged = self.fixed | self.rows(index)
         positional = [merged[k] for k in sorted(k for k in merged if isinstance(k, int))]
         named = {k: v for k, v in merged.items() if isinstance(k, str)}
-        return first_tensor(block(*positional, **named))
+        with nullcontext() if self.t is None else at_time_steps(block, self.t[index]):
+            return first_tensor(block(*positional, **named))
 
     def power(self) -> Tensor:
         """Mean square of the target, ()."""

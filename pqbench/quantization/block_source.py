@@ -69,16 +69,17 @@ class BlockSource:
         full = self._of_reference(block, with_inputs=inputs != "quantized")
         target = full.outputs[block]
         if inputs == "full":
-            yield BlockData(*full.inputs[block], target)
+            yield BlockData(*full.inputs[block], target, self._samples[1])
             return
         own = capture(self.net, [block], [], self._samples, self._batch, self._store)
         arguments, fixed = own.inputs[block]
         try:
             if mixing is None:
-                yield BlockData(arguments, fixed, target)
+                yield BlockData(arguments, fixed, target, self._samples[1])
             else:
                 theirs = full.inputs[block][0]
-                yield MixedBlockData(arguments, fixed, target, theirs, mixing.share, mixing.generator)
+                t, (share, generator) = self._samples[1], (mixing.share, mixing.generator)
+                yield MixedBlockData(arguments, fixed, target, t, theirs, share, generator)
         finally:
             self._free(arguments.values())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from pqbench.errors import UserError
@@ -32,6 +33,15 @@ def keep_time(net: nn.Module, time_steps: Iterable[int]) -> StepClock:
     for quantizer in quantizers:
         quantizer.clock = clock
     return clock
+
+
+def start_tables(net: nn.Module, time_steps: Iterable[int]) -> None:
+    """Give every static activation grid of `net` a table over `time_steps`, whose values are to be set."""
+    steps = len(keep_time(net, time_steps))
+    for quantizer in _quantizers(net):
+        if quantizer.grid is not None and not quantizer.dynamic:
+            place = quantizer.scale.device
+            quantizer.set(torch.ones(steps, device=place), torch.zeros(steps, dtype=torch.int32, device=place))
 
 
 @contextmanager

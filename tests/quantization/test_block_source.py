@@ -91,7 +91,7 @@ def test_mixed_inputs_take_each_element_from_one_of_the_two(samples: Example) ->
 def test_mixing_has_its_two_ends(share: float, which: str) -> None:
     own, theirs, steps = torch.zeros(4, 3), torch.ones(4, 3), torch.arange(4)
     data = MixedBlockData(
-        {0: own, "t": steps}, {}, own, {0: theirs, "t": steps + 7}, share, torch.Generator().manual_seed(0)
+        {0: own, "t": steps}, {}, own, None, {0: theirs, "t": steps + 7}, share, torch.Generator().manual_seed(0)
     )
     rows = data.rows(torch.tensor([2, 1]))
     assert torch.equal(rows[0], (own if which == "own" else theirs)[:2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,17 @@ from torch import Tensor, nn
 from pqbench.quantization.block_data import BlockData
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.ranges import lp_search_2d
+from pqbench.quantization.step_clock import nearest_seen
+from pqbench.quantization.time_tables import at_time_steps
 from pqbench.quantization.tuning import TunableLayer
 from pqbench_pqcad.better_end import BetterEnd, even_sample
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.reconstruction import Width, optimise_width
+
+_TABLE_SAMPLES = 256
+"""Samples that the ranges of a table are searched on; a single range needs fewer."""
+_FOLLOWED = 8
+"""Samples whose perturbation the detector follows."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class ActivationStage:
     ) -> None:
         """Bring the input of every layer in `layers` from `start` bits to its own target, together."""
         targets = {name: layer.layer.activation.bits for name, layer in layers.items()}
-        inputs = observe_inputs(module, layers, data)
+        index = probe(data, layers)
+        inputs, t = observe_inputs(module, layers, data, index), None if data.t is None else data.t[index]
         layers = {name: layer for name, layer in layers.items() if name in inputs}
         for layer in layers.values():
             layer.requires_grad_(False)
@@ -47,8 +56,7 @@ class ActivationStage:
             for name, layer in layers.items():
                 width = max(bits, targets[name])
                 if layer.a_bits != width:
-                    grid = Grid(width, layer.layer.activation.symmetric)
-                    layer.set_input_grid(width, *lp_search_2d(inputs[name].reshape(1, -1), grid))
+                    layer.set_input_grid(width, *searched(layer, width, inputs[name], t))
             steps = [layer.input_theta for layer in layers.values()]
             ends = BetterEnd(module, data, steps)
             optimizer = torch.optim.Adam(steps, lr=self.step_lr)
@@ -59,16 +67,24 @@ class ActivationStage:
                 optimizer,
                 batches,
                 self.detector(),
-                lambda: activation_perturbation(layers, inputs),
+                lambda: activation_perturbation(module, layers, inputs, t),
                 lambda iteration: None,
                 trace,
             )
             trace[-1]["restored"] = ends.choose()
 
 
+def probe(data: BlockData, layers: dict[str, TunableLayer]) -> Tensor:
+    """Indices of the samples on which ranges are searched: more where each time step has its own."""
+    tables = any(layer.input_theta.dim() for layer in layers.values())
+    return even_sample(data, _TABLE_SAMPLES) if tables else even_sample(data)
+
+
 @torch.no_grad()
-def observe_inputs(module: nn.Module, layers: dict[str, TunableLayer], data: BlockData) -> dict[str, Tensor]:
-    """The inputs of a block's layers on a few samples, before quantization; layers that do not run are left out."""
+def observe_inputs(
+    module: nn.Module, layers: dict[str, TunableLayer], data: BlockData, index: Tensor
+) -> dict[str, Tensor]:
+    """The inputs of a block's layers on the samples `index`, before quantization; those of layers that run."""
     seen: dict[str, Tensor] = {}
     hooks = []
     for name, layer in layers.items():
@@ -77,16 +93,36 @@ def observe_inputs(module: nn.Module, layers: dict[str, TunableLayer], data: Blo
             seen[_name] = args[0].detach()
 
         hooks.append(layer.register_forward_pre_hook(keep))
-    data.call(module, even_sample(data))
+    data.call(module, index)
     for hook in hooks:
         hook.remove()
     return seen
 
 
-def activation_perturbation(layers: dict[str, TunableLayer], inputs: dict[str, Tensor]) -> Tensor:
-    """P = |Q(x) - x|^2 / |x|^2 over the observed inputs, averaged over the block's layers."""
+def searched(layer: TunableLayer, bits: int, x: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scale and zero-point of a layer's input at a width, each () or, for a table, (S,).
+
+    x   what the layer gets on N samples
+    t   (N,) their time steps
+
+    A time step without a sample takes the values of the nearest one that has some.
+    """
+    grid, clock = Grid(bits, layer.layer.activation.symmetric), layer.layer.activation.clock
+    if not layer.input_theta.dim() or clock is None or t is None:
+        return lp_search_2d(x.reshape(1, -1), grid)
+    places = torch.as_tensor(clock.places(t)).expand(len(t)).repeat_interleave(len(x) // len(t))
+    found = {k: lp_search_2d(x[places == k].reshape(1, -1), grid) for k in sorted(set(places.tolist()))}
+    nearest = nearest_seen(clock.time_steps, found.keys())
+    return torch.cat([found[k][0] for k in nearest]), torch.cat([found[k][1] for k in nearest])
+
+
+def activation_perturbation(
+    module: nn.Module, layers: dict[str, TunableLayer], inputs: dict[str, Tensor], t: Tensor | None
+) -> Tensor:
+    """P = |Q(x) - x|^2 / |x|^2 over the first observed inputs, averaged over the block's layers."""
     parts = []
-    for name, layer in layers.items():
-        x = inputs[name][:8]
-        parts.append((layer.quantized_input(x) - x).square().sum() / x.square().sum().clamp(min=1e-12))
+    with nullcontext() if t is None else at_time_steps(module, t[:_FOLLOWED]):
+        for name, layer in layers.items():
+            x = inputs[name][:_FOLLOWED]
+            parts.append((layer.quantized_input(x) - x).square().sum() / x.square().sum().clamp(min=1e-12))
     return torch.stack(parts).mean()

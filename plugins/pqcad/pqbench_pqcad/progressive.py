@@ -16,6 +16,7 @@ from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
 from pqbench.quantization.block_source import BlockSource, Inputs
 from pqbench.quantization.blocks import block_names
 from pqbench.quantization.scope import quantize_layers, split_patterns
+from pqbench.quantization.time_tables import start_tables
 from pqbench.quantization.tuning import settle, tunable_layers, tune
 from pqbench_pqcad.activations import ActivationStage
 from pqbench_pqcad.detector import MomentumDetector
@@ -54,6 +55,9 @@ class ProgressiveQuantizer(Quantizer):
     averaging: float = parameter(0.9, low=0.0, high=0.9999, help="momentum of the average that a new grid is fitted to")
     weight_lr: float = parameter(0.02, low=0.0, high=1.0, help="learning rate of weights, in weight step sizes")
     step_lr: float = parameter(0.01, low=0.0, high=1.0, help="learning rate of the logarithms of step sizes")
+    time_tables: bool = parameter(
+        False, help="one set of activation parameters for each sampling step; no engine here executes those"
+    )
     w_symmetric: bool = parameter(True, help="weight grids around zero")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
     end_bits: int = parameter(8, low=0, high=8, help="least bits of the first and the last layer; 0: as the others")
@@ -132,6 +136,8 @@ class _Job:
             exempt=exempt,
             w_symmetric=settings.w_symmetric,
         )
+        if settings.time_tables:
+            start_tables(net, context.timesteps().tolist())
         tune(net.to(context.device))
         for _, layer in tunable_layers(net):
             # Both stages start in full precision: a width is set when its turn comes.
@@ -144,9 +150,8 @@ class _Job:
         """Bring every block to its target.
 
         Weights are fitted on what the quantized prefix hands on, and make up for its errors. Step sizes cannot: with
-        those inputs they only learn to answer small, as the best guess of an answer that the errors have blurred is
-        (fashion, W32A4: PSNR to FP 20.8 dB so, 21.5 dB on full-precision inputs). What remains of a gain adds up over
-        the sampling steps.
+        those inputs they only learn to answer small, as the best guess of an answer that the errors have blurred is,
+        and what remains of a gain adds up over the sampling steps.
         """
         generator = self.context.generator(f"progressive/{name}")
         for block in self.source.blocks:

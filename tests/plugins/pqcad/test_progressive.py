@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pqbench_pqcad.activations import searched
 from pqbench_pqcad.better_end import BetterEnd
 from pqbench_pqcad.progressive import ProgressiveQuantizer
 from pqbench_pqcad.reconstruction import weight_perturbation
@@ -23,8 +24,9 @@ from pqbench.quantization.calibrate import calibrate_activations, calibrate_weig
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.layers import QuantizedLayer, quantized_layers
 from pqbench.quantization.observers import Reservoir
-from pqbench.quantization.ranges import lp_search, minmax, rows
+from pqbench.quantization.ranges import lp_search, lp_search_2d, minmax, rows
 from pqbench.quantization.scope import quantize_layers
+from pqbench.quantization.step_clock import StepClock
 from pqbench.quantization.tuning import TunableLayer
 from pqbench.quantization.verify import verify
 
@@ -279,3 +281,27 @@ def test_without_the_detector_every_width_spends_its_whole_budget() -> None:
         ("activations", "budget", QUICK["activation_budget"]),
     }
     assert len(with_it) == len(without)
+
+
+def test_with_tables_every_layer_has_a_range_for_each_sampling_step() -> None:
+    net, _ = quantize("w32a3", time_tables=True)
+    verify(net)
+    steps = SmallWorkload().steps
+    shapes = {name: tuple(layer.activation.scale.shape) for name, layer in quantized_layers(net)}
+    assert set(shapes.values()) == {(steps,)}
+    assert any(layer.activation.scale.unique().numel() > 1 for _, layer in quantized_layers(net))
+    static, _ = quantize("w32a3")
+    assert distance(net) < distance(static)
+
+
+def test_a_table_s_range_is_searched_on_its_own_time_steps_alone() -> None:
+    layer = TunableLayer(QuantizedLayer(nn.Linear(4, 4), 32, 4))
+    clock = StepClock([100, 200, 300])
+    layer.layer.activation.clock = clock
+    layer.input_theta = nn.Parameter(torch.zeros(3))
+    x, t = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 100, 300, 100, 100, 300])
+    x[t == 300] *= 10
+    scale, zero = searched(layer, 4, x, t)
+    for place, step in enumerate((100, 100, 300)):  # 200 has no sample: the lower of two equally near ones
+        expected = lp_search_2d(x[t == step].reshape(1, -1), Grid(4))
+        assert (float(scale[place]), int(zero[place])) == (float(expected[0]), int(expected[1]))
