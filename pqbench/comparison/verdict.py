@@ -32,7 +32,7 @@ from pqbench.comparison.influence import Contribution
 from pqbench.comparison.result import Finding, Verdict
 
 CONFIDENCE = 0.95
-RESOLUTION = 1e-5
+RESOLUTION = 1e-4
 """Share of a value below which a difference is arithmetic."""
 FEWEST_SEEDS = 3
 """For a test between seeds."""
@@ -74,7 +74,7 @@ def over_images(
     if not is_paired:
         degrees = min(degrees, sum(len(each.images) for each in b) - len(b))
     reach = _student_t(degrees)
-    # The same images twice differ by what eigenvalues are rounded to, another thing on another number of threads.
+    # The same images twice differ by how float32 features and eigenvalues were rounded.
     half = max(reach * math.sqrt(moments.difference), RESOLUTION * max(abs(first), abs(second)))
     difference, bias = first - second, fmean(e.bias for e in a) - fmean(e.bias for e in b)
     kind = "paired" if is_paired else "unpaired"
