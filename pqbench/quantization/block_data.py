@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +44,7 @@ class BlockData:
         merged = self.fixed | self.rows(index)
         positional = [merged[k] for k in sorted(k for k in merged if isinstance(k, int))]
         named = {k: v for k, v in merged.items() if isinstance(k, str)}
-        with nullcontext() if self.t is None else at_time_steps(block, self.t[index]):
+        with at_time_steps(block, None if self.t is None else self.t[index]):
             return first_tensor(block(*positional, **named))
 
     def power(self) -> Tensor:

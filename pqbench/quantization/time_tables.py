@@ -45,11 +45,12 @@ def start_tables(net: nn.Module, time_steps: Iterable[int]) -> None:
 
 
 @contextmanager
-def at_time_steps(part: nn.Module, t: Tensor) -> Iterator[None]:
-    """Run `part` of a net by itself at time steps `t`, () or (N,); without tables this does nothing."""
+def at_time_steps(part: nn.Module, t: Tensor | None) -> Iterator[None]:
+    """Run `part` of a net by itself at time steps `t`, () or (N,); without tables or without `t` this does nothing."""
     with ExitStack() as stack:
-        for clock in _clocks(_quantizers(part)):
-            stack.enter_context(clock.at(t))
+        if t is not None:
+            for clock in _clocks(_quantizers(part)):
+                stack.enter_context(clock.at(t))
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +120,7 @@ def activation_perturbation(
 ) -> Tensor:
     """P = |Q(x) - x|^2 / |x|^2 over the first observed inputs, averaged over the block's layers."""
     parts = []
-    with nullcontext() if t is None else at_time_steps(module, t[:_FOLLOWED]):
+    with at_time_steps(module, None if t is None else t[:_FOLLOWED]):
         for name, layer in layers.items():
             x = inputs[name][:_FOLLOWED]
             parts.append((layer.quantized_input(x) - x).square().sum() / x.square().sum().clamp(min=1e-12))
