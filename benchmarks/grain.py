@@ -1,8 +1,9 @@
-"""How the bundled workload's FD answers to grain: white noise on the full-precision model's own images.
+"""How the bundled workload's FD answers to grain and to brightness, on the full-precision model's own images.
 
-    python benchmarks/grain.py --images 512 --levels 0 2 4 6 8 12
+    python benchmarks/grain.py --images 512 --levels 0 2 4 6 8 12 --factors 1.05 0.95 0.85 --shifts 4 0 -4 -8
 
-Compressed models that remove too little noise differ from full precision by little more than this.
+Compressed models that remove too little noise differ from full precision by little more than grain; others by a mean
+grey level that drifted over the steps.
 """
 
 from __future__ import annotations
@@ -10,47 +11,29 @@ from __future__ import annotations
 import argparse
 
 import torch
-from torch import Tensor
+from fashion_images import distance, images
 
-from pqbench.diffusion.ddim import ddim_sample
-from pqbench.diffusion.noise import initial_noise
-from pqbench.evaluation.features import extract_features
-from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
 from pqbench.workloads.fashion import Fashion
-
-_BATCH = 64
-
-
-def images(workload: Fashion, count: int) -> Tensor:
-    """The full-precision model's images of seed 0, (count, 1, 32, 32) uint8."""
-    net, timesteps = workload.denoiser().requires_grad_(False), workload.timesteps(workload.steps)
-    parts = []
-    for first in range(0, count, _BATCH):
-        noise = initial_noise(0, range(first, min(first + _BATCH, count)), workload.shape)
-        parts.append(workload.decode(ddim_sample(net, workload.schedule(), timesteps, noise)))
-    return torch.cat(parts)
-
-
-def distance(workload: Fashion, pictures: Tensor) -> float:
-    """FD to the real images."""
-    features = extract_features(workload.extractor(), pictures)
-    statistics, reference = FeatureStatistics(features.shape[1]), workload.reference()
-    statistics.add(features)
-    return frechet_distance(statistics.mean, statistics.covariance, reference.mean, reference.covariance)
 
 
 def main() -> None:
-    """Print one line a level."""
+    """Print one line a level of noise, and one a factor of brightness."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--levels", type=float, nargs="+", default=[0, 2, 4, 6, 8, 12], help="grey levels of 255")
+    parser.add_argument("--factors", type=float, nargs="+", default=[1.05, 0.95, 0.85])
+    parser.add_argument("--shifts", type=float, nargs="+", default=[4, 0, -4, -8], help="of noisy images, grey levels")
     options = parser.parse_args()
     workload = Fashion()
-    clean = images(workload, options.images).float()
-    grain = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    for level in options.levels:
-        noisy = (clean + level * grain).clamp(0, 255).round().to(torch.uint8)
-        print(f"noise of {level:g} grey levels: FD {distance(workload, noisy):.2f}", flush=True)
+    net = workload.denoiser().requires_grad_(False)
+    clean = images(workload, net, workload.steps, 0, options.images).float()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    changed = {f"noise of {level:g} grey levels": clean + level * noise for level in options.levels}
+    changed |= {f"grey levels times {factor:g}": clean * factor for factor in options.factors}
+    changed |= {f"noise of 6, shifted by {shift:g}": clean + 6 * noise + shift for shift in options.shifts}
+    for title, pixels in changed.items():
+        found = pixels.clamp(0, 255).round().to(torch.uint8)
+        print(f"{title}: FD {distance(workload, found):.2f}, mean {float(found.float().mean()):.1f}", flush=True)
 
 
 if __name__ == "__main__":
