@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import InceptionFiles
+from inception_files import InceptionFiles
 from PIL import Image
 from torch import Tensor
 
