@@ -145,6 +145,7 @@ def test_metrics_of_torch_fidelity(inception_files: InceptionFiles, tmp_path: Pa
         theirs = torch_fidelity.calculate_metrics(
             input1=folders[0],
             input2=folders[1],
+            feature_extractor="inception-v3-compat",  # precision and recall are taken on another net by default
             feature_extractor_weights_path=str(inception_files.state),
             fid=True,
             kid=True,
