@@ -6,6 +6,7 @@ from pqbench.contracts.context import Context
 from pqbench.contracts.correction import Correction
 from pqbench.contracts.distiller import Distiller, Teachers
 from pqbench.contracts.engine import Engine, Executable
+from pqbench.contracts.extractor import FeatureExtractor, Weights
 from pqbench.contracts.method import Method
 from pqbench.contracts.parameters import BUDGETS, Budget, Parameter, parameter, parameters_of
 from pqbench.contracts.quantizer import Quantizer
@@ -27,6 +28,7 @@ __all__ = [
     "Engine",
     "Executable",
     "Extractor",
+    "FeatureExtractor",
     "Kind",
     "Method",
     "Parameter",
@@ -34,6 +36,7 @@ __all__ = [
     "Quantizer",
     "Reference",
     "Teachers",
+    "Weights",
     "Workload",
     "parameter",
     "parameters_of",

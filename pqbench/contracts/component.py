@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from typing import ClassVar, Literal
 
-Kind = Literal["workload", "calibration", "quantizer", "distiller", "correction", "engine", "method"]
+Kind = Literal["workload", "calibration", "quantizer", "distiller", "correction", "engine", "extractor", "method"]
 KINDS: tuple[Kind, ...] = (
     "workload",
     "calibration",
@@ -13,6 +13,7 @@ KINDS: tuple[Kind, ...] = (
     "distiller",
     "correction",
     "engine",
+    "extractor",
     "method",
 )
 

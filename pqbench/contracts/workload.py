@@ -44,14 +44,23 @@ class AcceptanceWindow:
 class Extractor:
     """What turns images into features.
 
-    net         (N, C, H, W) uint8 -> (N, D) float32
+    net         (N, C, H, W) uint8 -> (N, D) float32, or a mapping from the names in `outputs` to (N, ...) float32
     name        what the distance is called after: "FD (name)"
     sha256      of its weights' file
+    outputs     what one pass gives, of: "features" (N, D), "spatial" (N, 2023) for sFID, "logits" (N, K) for IS
+    pixels      how images come to the net's input, as the protocol states it
+    channels    that images must have; None: any
+    distance    what the Frechet distance is called: "FID" for the Inception of Heusel et al. (2017) alone, else "FD";
+                empty: the workload's word
     """
 
     net: nn.Module
     name: str
     sha256: str
+    outputs: tuple[str, ...] = ("features",)
+    pixels: str = "uint8 as the workload decodes them, not resized"
+    channels: int | None = None
+    distance: str = ""
 
 
 class Workload(Component):

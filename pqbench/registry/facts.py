@@ -52,6 +52,7 @@ def _contracts() -> dict[Kind, type]:
         "distiller": contracts.Distiller,
         "correction": contracts.Correction,
         "engine": contracts.Engine,
+        "extractor": contracts.FeatureExtractor,
         "method": contracts.Method,
     }
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Final
 import pluggy
 
 if TYPE_CHECKING:
-    from pqbench.contracts import CalibrationSampler, Correction, Distiller, Engine, Kind, Method, Quantizer, Workload
+    from pqbench.contracts import (
+        CalibrationSampler,
+        Correction,
+        Distiller,
+        Engine,
+        FeatureExtractor,
+        Kind,
+        Method,
+        Quantizer,
+        Workload,
+    )
 
 GROUP: Final = "pqbench"
 """Name of the entry-point group, and of the pluggy project."""
@@ -56,6 +66,11 @@ def pqbench_engines() -> list[type[Engine]]:  # type: ignore[empty-body]
 
 
 @hookspec
+def pqbench_extractors() -> list[type[FeatureExtractor]]:  # type: ignore[empty-body]
+    """The extractors that this plugin brings."""
+
+
+@hookspec
 def pqbench_methods() -> list[type[Method]]:  # type: ignore[empty-body]
     """The methods that this plugin brings."""
 
@@ -68,6 +83,7 @@ HOOKS: Final[Mapping[Kind, str]] = MappingProxyType(
         "distiller": pqbench_distillers.__name__,
         "correction": pqbench_corrections.__name__,
         "engine": pqbench_engines.__name__,
+        "extractor": pqbench_extractors.__name__,
         "method": pqbench_methods.__name__,
     }
 )

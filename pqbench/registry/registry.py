@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Correction,
         Distiller,
         Engine,
+        FeatureExtractor,
         Kind,
         Method,
         Quantizer,
@@ -77,6 +78,8 @@ class Registry:
     @overload
     def find(self, kind: Literal["engine"], name: str) -> Registered[Engine]: ...
     @overload
+    def find(self, kind: Literal["extractor"], name: str) -> Registered[FeatureExtractor]: ...
+    @overload
     def find(self, kind: Literal["method"], name: str) -> Registered[Method]: ...
     def find(self, kind: Kind, name: str) -> Registered[Any]:
         """The component of this kind and name, with its provenance.
@@ -109,6 +112,8 @@ class Registry:
     def get(self, kind: Literal["correction"], name: str) -> type[Correction]: ...
     @overload
     def get(self, kind: Literal["engine"], name: str) -> type[Engine]: ...
+    @overload
+    def get(self, kind: Literal["extractor"], name: str) -> type[FeatureExtractor]: ...
     @overload
     def get(self, kind: Literal["method"], name: str) -> type[Method]: ...
     def get(self, kind: Any, name: str) -> type[Any]:
