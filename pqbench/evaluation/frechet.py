@@ -7,6 +7,8 @@ from torch import Tensor
 
 from pqbench.errors import UserError
 
+_ROWS = 8192  # features that are held in float64 at once: 8,192 x 2,048 are 134 MB
+
 
 class FeatureStatistics:
     """Mean and covariance of features that arrive in batches.
@@ -21,9 +23,11 @@ class FeatureStatistics:
         self._scatter = torch.zeros(dimension, dimension, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Take in a batch, (N, D) of any floating type."""
-        if len(features) == 0:
-            return
+        """Take in a batch, (N, D) of any floating type; a long one in parts, so that memory stays bounded."""
+        for part in torch.split(features, _ROWS) if len(features) else ():
+            self._add(part)
+
+    def _add(self, features: Tensor) -> None:
         batch = features.detach().cpu().double()
         mean = batch.mean(0)
         centred = batch - mean
@@ -32,6 +36,13 @@ class FeatureStatistics:
         self._scatter += centred.T @ centred + torch.outer(shift, shift) * (self.n * len(batch) / total)
         self.mean = self.mean + shift * (len(batch) / total)
         self.n = total
+
+    @classmethod
+    def of(cls, features: Tensor) -> FeatureStatistics:
+        """The statistics of features (N, D)."""
+        statistics = cls(features.shape[1])
+        statistics.add(features)
+        return statistics
 
     @property
     def covariance(self) -> Tensor:

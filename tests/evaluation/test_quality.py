@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from pqbench.evaluation.quality import check_acceptance, quality_metrics
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from pqbench.evaluation.features import extract_features
 from pqbench.evaluation.frechet import frechet_distance
 from pqbench.evaluation.paired import CAP_DB, psnr
 from pqbench.evaluation.protocol import Protocol
-from pqbench.evaluation.quality import check_acceptance, quality_metrics
 from pqbench.testing.tiny import TinyWorkload
 
 

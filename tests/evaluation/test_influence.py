@@ -10,8 +10,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from pqbench.comparison.influence import frechet_contribution, kernel_contribution, mean_contribution
 from pqbench.contracts.workload import Reference
+from pqbench.evaluation.influence import frechet_contribution, kernel_contribution, mean_contribution
 from pqbench.evaluation.kernel import kernel_distance, unbiased_mmd2
 
 DIMENSION = 5
@@ -39,7 +39,7 @@ def weighted_frechet(features: Tensor, weights: Tensor, reference: Reference) ->
 
 def test_frechet_influence_is_the_derivative_by_an_images_weight() -> None:
     features, reference = draw(400, 0), reference_of(draw(900, 1, 0.0, 1.0))
-    found = frechet_contribution(0.0, features, reference).images
+    found = frechet_contribution(0.0, features, reference.mean, reference.covariance).images
     step = 1e-5
     for image in (0, 7, 399):
         nudge = torch.zeros(400, dtype=torch.float64)
@@ -52,8 +52,8 @@ def test_features_without_variance_in_some_directions_have_finite_influences() -
     features = draw(50, 0)
     features[:, 2] = 3.0
     reference = reference_of(draw(900, 1))
-    assert torch.isfinite(frechet_contribution(0.0, features, reference).images).all()
-    constant = frechet_contribution(0.0, torch.ones(20, DIMENSION), reference)
+    assert torch.isfinite(frechet_contribution(0.0, features, reference.mean, reference.covariance).images).all()
+    constant = frechet_contribution(0.0, torch.ones(20, DIMENSION), reference.mean, reference.covariance)
     assert (constant.images == 0).all()
     assert constant.bias == 0
 
@@ -70,7 +70,7 @@ def test_frechet_bias_is_how_far_samples_lie_above_the_truth(scale: float) -> No
         gap, cov = features.mean(0), features.T.cov().numpy()
         root = scipy.linalg.sqrtm(cov @ variances.diag().numpy()).real
         above.append(float(gap @ gap) + np.trace(cov) + float(variances.sum()) - 2 * np.trace(root) - truth)
-        biases.append(frechet_contribution(0.0, features, reference).bias)
+        biases.append(frechet_contribution(0.0, features, reference.mean, reference.covariance).bias)
     error = 3 * float(np.std(above)) / math.sqrt(len(above))
     assert np.mean(biases) == pytest.approx(np.mean(above), rel=0.05, abs=error)
     assert np.mean(above) > error
