@@ -22,6 +22,15 @@ _FULL_IN_WORDS = tuple(f"(os error {code})" for code in _FULL)
 """How libraries written in Rust (safetensors) spell it in errors that are no `OSError`."""
 
 
+def user_cache(name: str, variable: str) -> Path:
+    """The folder that the environment variable `variable` names, else `name` in the user's cache folder."""
+    configured = os.environ.get(variable)
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / name
+
+
 def write_atomically(path: Path, content: bytes | str | Iterable[bytes | memoryview], advice: str = ADVICE) -> None:
     """Replace `path` by `content`: a reader, or the next run after a kill, sees the old file or the new one.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pqbench.errors import NoSpaceError, UserError
-from pqbench.files import TEMPORARY_SUFFIX, disk_is_full, force_to_disk, write_atomically
+from pqbench.files import TEMPORARY_SUFFIX, disk_is_full, force_to_disk, user_cache, write_atomically
 
 ENVIRONMENT_VARIABLE = "PQBENCH_CACHE"
 CONTENTS = "contents.json"
@@ -36,11 +36,7 @@ def say_nothing(text: str) -> None:
 
 def default_cache_folder() -> Path:
     """`$PQBENCH_CACHE`, else `pqbench` in the user's cache folder."""
-    configured = os.environ.get(ENVIRONMENT_VARIABLE)
-    if configured:
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pqbench"
+    return user_cache("pqbench", ENVIRONMENT_VARIABLE)
 
 
 class StageCache:

@@ -66,7 +66,8 @@ def extractor_facts(scoring: Scoring) -> dict[str, Any]:
     """What decides the outputs of the extractor. Metrics do not: adding one keeps the features."""
     facts: dict[str, Any] = {"extractor": scoring.extractor.sha256, "code": _source("evaluation/features.py")}
     if scoring.extractor_code:
-        facts |= {"extractor_name": scoring.extractor.name, "extractor_code": scoring.extractor_code}
+        extractor = scoring.extractor
+        facts |= {"name": extractor.name, "pixels": extractor.pixels, "plugin": scoring.extractor_code}
     if scoring.features != "float32":
         facts["features"] = scoring.features
     return facts

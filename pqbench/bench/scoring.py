@@ -146,11 +146,12 @@ class Judge:
     def _code(self) -> str:
         if self.request.protocol is None:
             return ""
-        name = self.request.protocol.split("[")[0]
-        for candidate in (name, name.split(":")[0]):
-            if candidate.rpartition(":")[2] in self.registry.names("extractor"):
-                return self.registry.find("extractor", candidate).provenance.source_hash
-        return ""
+        from pqbench.evaluation.extractors import named_extractor
+
+        name = named_extractor(self.request.protocol, self.registry).name
+        distribution = self.request.protocol.partition("[")[0].rpartition(":")[0]
+        qualified = f"{distribution}:{name}" if distribution not in ("", name) else name
+        return self.registry.find("extractor", qualified).provenance.source_hash
 
     @cached_property
     def _width(self) -> int:

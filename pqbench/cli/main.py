@@ -35,6 +35,7 @@ class Commands(LazyGroup):
         "diagnose": CommandRef(
             "pqbench.cli.diagnose:diagnose", "Measure error by layer and time step of a run's cells."
         ),
+        "fetch": CommandRef("pqbench.cli.fetch:fetch", "Get the weights that extractors need, or list them."),
         "methods": CommandRef("pqbench.cli.methods:app", "See the methods, their components and their ablations."),
         "score": CommandRef("pqbench.cli.score:score", "Score images that anything made, under a protocol."),
         "plugins": CommandRef("pqbench.cli.plugins:app", "See which methods and components are installed."),

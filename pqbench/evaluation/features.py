@@ -49,9 +49,11 @@ def require_images(extractor: Extractor, images: Tensor) -> None:
             f"The extractor {extractor.name} takes images (N, C, H, W); these have shape {tuple(images.shape)}."
         )
     if extractor.channels is not None and images.shape[1] != extractor.channels:
+        grey = " Grey images are scored only where that is declared: fid-clean[grey=repeat], for instance."
+        hint = grey if (images.shape[1], extractor.channels) == (1, 3) else ""
         raise UserError(
             f"The extractor {extractor.name} takes images with {extractor.channels} channels; "
-            f"these have {images.shape[1]}."
+            f"these have {images.shape[1]}.{hint}"
         )
 
 

@@ -50,9 +50,14 @@ def parse_methods(text: str) -> tuple[MethodSpec, ...]:
 
 def parse_sampler(text: str) -> MethodSpec:
     """Read one calibration sampler, `ndtc[preset=text]`. Raises `UserError` as `parse_methods` does."""
-    specs = _Parser(text, "The calibration sampler").methods()
+    return parse_component(text, "calibration sampler")
+
+
+def parse_component(text: str, noun: str) -> MethodSpec:
+    """Read one component, a `noun`, with its options. Raises `UserError` as `parse_methods` does."""
+    specs = _Parser(text, f"The {noun}").methods()
     if len(specs) > 1:
-        raise UserError(f"{text} names {len(specs)} calibration samplers: give one.")
+        raise UserError(f"{text} names {len(specs)} {noun}s: give one.")
     return specs[0]
 
 

@@ -37,6 +37,14 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "torch": "pqbench.engines.torch_eager:TorchEager",
             "openvino": "pqbench.engines.openvino.engine:OpenVino",
         },
+        "extractor": {
+            "fd-dinov2": "pqbench.evaluation.extractors.timm_backbone:FdDinoV2",
+            "fid-clean": "pqbench.evaluation.extractors.clean_fid:FidClean",
+            "fid-legacy": "pqbench.evaluation.extractors.clean_fid:FidLegacy",
+            "fid-legacy-tensorflow": "pqbench.evaluation.extractors.clean_fid:FidLegacyTensorflow",
+            "fid-torch-fidelity": "pqbench.evaluation.extractors.torch_fidelity:FidTorchFidelity",
+            "timm": "pqbench.evaluation.extractors.timm_backbone:TimmBackbone",
+        },
     }
 )
 """Kind -> name -> `module:class`. The harness has no methods, quantizers, distillers or corrections of its own."""

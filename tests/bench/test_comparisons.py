@@ -177,7 +177,9 @@ def test_a_damaged_output_is_no_longer_there(three: Bench) -> None:
     file = three.cache.folder(run.key) / "features.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="fp w32a32 seed 0"):
-        RowComparer(StageCache(three.root / "cache"), TinyWorkload(), three.registry).compare(*found(three, "fp", "cheap"))
+        RowComparer(StageCache(three.root / "cache"), TinyWorkload(), three.registry).compare(
+            *found(three, "fp", "cheap")
+        )
 
 
 def test_a_damaged_file_is_one_sentence_and_one_of_another_version_is_left_alone(three: Bench) -> None:

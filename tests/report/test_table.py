@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import (
+    FACTS,
     OTHER_PROTOCOL,
     PROTOCOL,
     TIMING,
