@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pqbench.contracts import Budget, Extractor, ImageMetric, Reference, Setting, Workload
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
 from pqbench.evaluation.choice import DEFAULT, choose_metrics
-from pqbench.evaluation.features import extract_outputs
+from pqbench.evaluation.features import extract_outputs, require_images
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
 from pqbench.evaluation.protocol import FeatureType, scoring_facts
 from pqbench.evaluation.reference import kept_count, load_statistics
@@ -121,13 +122,7 @@ class Judge:
     def extractor(self) -> Extractor:
         """The protocol's, or the workload's own; it takes the images."""
         found = self._opened()
-        channels = self.image[0]
-        if found.channels not in (None, channels):
-            kinds = {1: "grey images (1 channel)", 3: "colour images (3 channels)"}
-            wants, has = (kinds.get(c or 0, f"images of {c} channels") for c in (found.channels, channels))
-            raise UserError(
-                f"The extractor {found.name} takes {wants}, and {self.whose} has {has}: choose another --protocol."
-            )
+        require_images(found, self._black)
         return found
 
     def _opened(self) -> Extractor:
@@ -156,8 +151,15 @@ class Judge:
     @cached_property
     def _width(self) -> int:
         """Values of a feature, from one black image."""
-        black = torch.zeros(1, *self.image, dtype=torch.uint8)
-        return extract_outputs(self.extractor, black)["features"].shape[1]
+        try:
+            return extract_outputs(self.extractor, self._black)["features"].shape[1]
+        except RuntimeError:  # what torch raises for a shape that a net cannot take
+            size, name = _in_words(self.image), self.extractor.name
+            raise UserError(f"The extractor {name} does not take images of {size}, as {self.whose} has.") from None
+
+    @property
+    def _black(self) -> Tensor:
+        return torch.zeros(1, *self.image, dtype=torch.uint8)
 
     @cached_property
     def _reference(self) -> tuple[ImageSource | None, Reference | None]:

@@ -197,7 +197,7 @@ def _safetensors(path: Path) -> ImageSource | StatisticsFile:
         with safe_open(path, "np") as file:
             stored = file.get_slice(name)
             for start in range(0, shape[0], batch):
-                yield stored[start : start + batch]
+                yield stored[start : min(start + batch, shape[0])]
 
     return _array(path, shape, dtype, rows, prefers_last=False)
 

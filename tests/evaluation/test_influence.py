@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from pqbench.contracts.workload import Reference
-from pqbench.evaluation.influence import frechet_contribution, kernel_contribution, mean_contribution
+from pqbench.evaluation import influence
+from pqbench.evaluation.frechet import frechet_distance
+from pqbench.evaluation.influence import (
+    delta_interval,
+    frechet_contribution,
+    kernel_contribution,
+    mean_contribution,
+)
 from pqbench.evaluation.kernel import kernel_distance, unbiased_mmd2
 
 DIMENSION = 5
@@ -102,3 +109,30 @@ def test_a_mean_has_the_textbook_error() -> None:
     found = mean_contribution(13.0, values)
     assert found.images.tolist() == pytest.approx([-3, -1, 4])
     assert found.image_scale * float(found.images.var()) == pytest.approx(13 / 3)
+
+
+def test_wide_features_have_intervals_by_their_influence_that_cover_as_a_bootstrap_does() -> None:
+    """Above the width that is resampled, the interval is the delta method's: about the expected value at this n."""
+    generator, values, hits = torch.Generator().manual_seed(0), [], 0
+    mean, covariance = torch.zeros(DIMENSION, dtype=torch.float64), torch.eye(DIMENSION, dtype=torch.float64)
+    intervals = []
+    for _ in range(200):
+        features = 1.3 * torch.randn(150, DIMENSION, generator=generator, dtype=torch.float64) + 0.3
+        value = frechet_distance(features.mean(0), features.T.cov(), mean, covariance)
+        intervals.append(delta_interval(frechet_contribution(value, features, mean, covariance)))
+        values.append(value)
+    hits = sum(low <= np.mean(values) <= high for low, high in intervals)
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_contributions_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, reference = draw(90, 0), reference_of(draw(200, 1))
+    whole = frechet_contribution(1.0, features, reference.mean, reference.covariance)
+    kernel = kernel_contribution(1.0, features, reference.features, subsets=3, size=20)
+    monkeypatch.setattr(influence, "_ROWS", 13)
+    parts = frechet_contribution(1.0, features, reference.mean, reference.covariance)
+    torch.testing.assert_close(parts.images, whole.images)
+    assert parts.bias == pytest.approx(whole.bias, rel=1e-9)
+    kernel_parts = kernel_contribution(1.0, features, reference.features, subsets=3, size=20)
+    torch.testing.assert_close(kernel_parts.images, kernel.images)
+    torch.testing.assert_close(kernel_parts.reference, kernel.reference)

@@ -34,7 +34,7 @@ class StoredImages:
         _, channels, height, width = self.shape
         batch = batch_of((channels, height, width))
         for start in range(0, len(self), batch):
-            yield self[start : start + batch]
+            yield self[start : min(start + batch, len(self))]
 
     def __getitem__(self, rows: slice) -> Tensor:
         with safe_open(self.path, "pt") as file:
