@@ -94,8 +94,9 @@ class Judge:
 
     def scoring(self, budget: Budget, always: str = "") -> Scoring:
         """Everything behind the protocol; no image is read but to know its shape."""
+        extractor = self.extractor
         source, known = self._reference
-        extractor, kept = self.extractor, len(known.features) if known else kept_count(len(source or ()))
+        kept = len(known.features) if known else kept_count(len(source or ()))
         setting = Setting(self.n, self.image, self._width, kept)
         reasons = self.missing | self._reasons(kept, known)
         metrics, notes = choose_metrics(self.request.metrics, self.registry, budget, setting, reasons, always)

@@ -167,7 +167,7 @@ def _npz(path: Path) -> ImageSource | StatisticsFile:
             _npy_header(file, path)
             for start in range(0, shape[0], batch):
                 count = min(batch, shape[0] - start)
-                yield np.frombuffer(file.read(count * size), dtype).reshape(count, *shape[1:])
+                yield np.frombuffer(bytearray(file.read(count * size)), dtype).reshape(count, *shape[1:])
 
     return _array(path, shape, str(dtype), rows, prefers_last=True)
 
@@ -270,9 +270,7 @@ def _header(file: Path) -> tuple[int, int, int]:
     except (OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} cannot be read as an image ({error}).") from None
     if mode not in _MODES:
-        raise UserError(
-            f"{file} is an image of mode {mode}: give images in RGB or grey, 8 bits a channel, without alpha."
-        )
+        raise UserError(f"{file} is of mode {mode}: give images in RGB or grey, 8 bits a channel, without alpha.")
     return 3 if _MODES[mode] == "RGB" else 1, height, width
 
 
