@@ -63,10 +63,11 @@ def symmetric_root(covariance: Tensor) -> Tensor:
 def factor(covariance: Tensor) -> Tensor:
     """F with F F^T = covariance, (D, D) float64.
 
-    For wide features the Cholesky factor, a seventeenth of the symmetric root's time at D = 2048; the root where there is
-    none, as of fewer images than features.
+    For wide features the Cholesky factor, a seventeenth of the symmetric root's time at D = 2048; the root where there
+    is none, as of fewer images than features.
     """
     if len(covariance) > _NARROW:
+        triangle: Tensor
         triangle, failure = torch.linalg.cholesky_ex(covariance)
         if int(failure) == 0:
             return triangle
