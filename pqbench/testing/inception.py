@@ -6,6 +6,7 @@ mean nothing.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -64,11 +65,14 @@ def write_torchscript(net: FidInception, path: Path) -> None:
 
 
 class _Layers(nn.Module):
-    """(N, 3, 299, 299) -> (N, 2048, 1, 1)."""
+    """(N, 3, 299, 299) -> (N, 2048, 1, 1). As in the published script, what the blocks give lies channels first."""
 
     def __init__(self, net: FidInception) -> None:
         super().__init__()
-        self.net = net
+        self.net = copy.deepcopy(net)
+        for name, block in self.net.named_children():
+            if name.startswith("Mixed"):
+                block.register_forward_hook(lambda _module, _inputs, output: output.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net.head(self.net.stem(x))[..., None, None]

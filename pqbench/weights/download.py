@@ -59,6 +59,7 @@ def _checked(weights: Weights, part: Path) -> str:
     if weights.sha256 and found != weights.sha256:
         size = part.stat().st_size
         part.unlink()
+        _tag_file(part).unlink(missing_ok=True)
         raise UserError(
             f"What {weights.url} sent is not {weights.file}: its sha256 is {found}, not {weights.sha256} "
             f"({size:,} bytes). It was thrown away; the file there may have been replaced, or something between here "
