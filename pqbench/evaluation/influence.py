@@ -10,6 +10,7 @@ numbers.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import torch
@@ -38,7 +39,14 @@ def standard_error(contribution: Contribution) -> float:
 
 
 def frechet_contribution(value: float, features: Tensor, mean: Tensor, covariance: Tensor) -> Contribution:
-    """The influences on the Frechet distance F of features (N, D), and its bias to second order.
+    """The influences on a Frechet distance that is known already (`frechet_with_influences`)."""
+    return replace(frechet_with_influences(features, mean, covariance), value=value)
+
+
+def frechet_with_influences(features: Tensor, mean: Tensor, covariance: Tensor) -> Contribution:
+    """The Frechet distance of features to a Gaussian, and the influences on it.
+
+    The influences on the Frechet distance F of features (N, D), and its bias to second order.
 
     With the reference's mean m and covariance S, and G = S^1/2 (S^1/2 C S^1/2)^-1/2 S^1/2 for the features' mean mu
     and covariance C: dF = 2 (mu - m).d mu + tr[(I - G) dC]. The bias is tr C / N of the mean's term, and half the
@@ -64,6 +72,8 @@ def frechet_contribution(value: float, features: Tensor, mean: Tensor, covarianc
     weights = (torch.outer(roots, roots) * (roots[:, None] + roots)).reciprocal()
     bias = (own.covariance.trace() + (spread * weights).sum() / 2) / n
     images = torch.cat(influence)
+    traces = own.covariance.trace() + covariance.double().trace()
+    value = max(0.0, float(gap.square().sum() + traces - 2 * values.clamp(min=0).sqrt().sum()))
     return Contribution(value, images - images.mean(), 1 / n, bias=float(bias))
 
 

@@ -16,6 +16,7 @@ from pqbench.evaluation.frechet import frechet_distance
 from pqbench.evaluation.influence import (
     delta_interval,
     frechet_contribution,
+    frechet_with_influences,
     kernel_contribution,
     mean_contribution,
 )
@@ -123,6 +124,15 @@ def test_wide_features_have_intervals_by_their_influence_that_cover_as_a_bootstr
         values.append(value)
     hits = sum(low <= np.mean(values) <= high for low, high in intervals)
     assert 0.9 <= hits / 200 <= 0.99
+
+
+@pytest.mark.parametrize(("n", "width"), [(400, 300), (40, 300)])
+def test_the_distance_that_comes_with_influences_is_the_distance(n: int, width: int) -> None:
+    features, reference = draw(n, 0, dimension=width), reference_of(draw(900, 1, dimension=width))
+    own = features.mean(0), features.T.cov()
+    expected = frechet_distance(*own, reference.mean, reference.covariance)
+    found = frechet_with_influences(features, reference.mean, reference.covariance)
+    assert found.value == pytest.approx(expected, rel=1e-7)
 
 
 def test_contributions_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

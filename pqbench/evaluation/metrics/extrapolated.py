@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 
 from pqbench.contracts.metric import ImageMetric, MetricInputs, Need, Score, Setting
 from pqbench.contracts.parameters import parameter
-from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
-from pqbench.evaluation.influence import frechet_contribution
+from pqbench.evaluation.influence import frechet_with_influences
 from pqbench.evaluation.n_bias import FEWEST_PER_FEATURE, extrapolated
 
 
@@ -39,9 +38,7 @@ class FrechetInfinity(ImageMetric):
     def compute(self, given: MetricInputs) -> Score:
         """The line's value at 1/n = 0 with its interval, and the curve in `detail`."""
         features, reference = given.features, given.reference
-        own = FeatureStatistics.of(features)
-        at_n = frechet_distance(own.mean, own.covariance, reference.mean, reference.covariance)
-        influence = frechet_contribution(at_n, features, reference.mean, reference.covariance).images
+        influence = frechet_with_influences(features, reference.mean, reference.covariance).images
         curve = extrapolated(features, reference.mean, reference.covariance, influence, self.points)
         detail = {"sizes": list(curve.sizes), "distances": list(curve.distances), "slope": curve.slope}
         return Score(curve.limit, *curve.interval, detail=detail)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pqbench.contracts.metric import Contribution, ImageMetric, MetricInputs, Need, Score, ScoringRules
 from pqbench.evaluation.bootstrap import WIDEST, Interval, frechet_replicates, pivot_interval
 from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
-from pqbench.evaluation.influence import delta_interval, frechet_contribution
+from pqbench.evaluation.influence import delta_interval, frechet_contribution, frechet_with_influences
 
 HEUSEL = (
     "@inproceedings{heusel2017gans, title={GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash "
@@ -90,12 +90,13 @@ def frechet_score(features: Tensor, mean: Tensor, covariance: Tensor, rules: Sco
 
     The interval is a bootstrap's up to `WIDEST` features, and beyond from the influence of each image.
     """
-    own = FeatureStatistics.of(features)
-    value = frechet_distance(own.mean, own.covariance, mean, covariance)
     if features.shape[1] <= WIDEST:
+        own = FeatureStatistics.of(features)
+        value = frechet_distance(own.mean, own.covariance, mean, covariance)
         interval = pivot_interval(value, frechet_replicates(features, mean, covariance, rules.resamples, rules.seed))
     else:
-        interval = delta_interval(frechet_contribution(value, features, mean, covariance))
+        found = frechet_with_influences(features, mean, covariance)
+        value, interval = found.value, delta_interval(found)
     low, high = Interval(max(0.0, interval.low), interval.high)
     detail = {"distance": f"{rules.distance} ({rules.extractor})"}
     return Score(value, low, high, detail, few_images(*features.shape))
