@@ -107,6 +107,9 @@ class Judge:
             reference=(source.sha256, len(source), kept) if source else ("", 0, 0),
             features=self.request.features,
         )
+        if self.request.protocol is not None:
+            # The workload's word is for its own extractor: another one's distance is an FID only if it says so.
+            facts["distance"] = extractor.distance or "FD"
         return Scoring(
             extractor,
             self._code,

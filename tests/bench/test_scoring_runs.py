@@ -228,6 +228,14 @@ def test_what_does_not_fit_is_refused_before_any_work(
         bench.plan("cheap", scoring=ScoringRequest(**(request_ | paths)))  # type: ignore[arg-type]
 
 
+def test_only_the_inception_gives_its_distance_the_name_fid(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyWorkload, "distance", "FID")
+    assert bench.plan("cheap").protocol.distance == "FID"
+    assert bench.plan("cheap", scoring=three(real)).protocol.distance == "FD"
+
+
 def test_images_are_kept_as_if_they_were_written_whole(bench: Bench) -> None:
     record = bench.run("cheap")["cheap/0"]
     path = bench.cache.folder(key(record, "sample")) / IMAGES
