@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
+from inception_files import InceptionFiles
 
 # No deadline: the first call into torch is slow. Derandomised: a commit fails or passes, whoever runs it.
 settings.register_profile("pqbench", deadline=None, derandomize=True)
 settings.load_profile("pqbench")
-
-
-@dataclass(frozen=True)
-class InceptionFiles:
-    """One Inception of FID with seeded random weights, in the formats of the published files.
-
-    state    as torch-fidelity and pytorch-fid publish it
-    script   as StyleGAN2-ADA publishes it, under the name that clean-fid looks for
-    """
-
-    state: Path
-    script: Path
 
 
 @pytest.fixture(scope="session")

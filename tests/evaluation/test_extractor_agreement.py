@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import InceptionFiles
+from inception_files import InceptionFiles
 from PIL import Image
 from torch import Tensor
 
@@ -133,8 +133,10 @@ def fid(features: Tensor, reference: Tensor) -> float:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_fid_and_kid_of_torch_fidelity(inception_files: InceptionFiles, tmp_path: Path) -> None:
+def test_metrics_of_torch_fidelity(inception_files: InceptionFiles, tmp_path: Path) -> None:
     import torch_fidelity
+    from torch_fidelity.metric_isc import isc_features_to_metric
+    from torch_fidelity.metric_prc import calculate_precision_recall_part
 
     sets = random_images(24, 32, seed=3), random_images(24, 32, seed=4).flip(3) // 2
     folders = [str(save_images(images, tmp_path / name)) for images, name in zip(sets, "ab", strict=True)]
@@ -143,21 +145,32 @@ def test_fid_and_kid_of_torch_fidelity(inception_files: InceptionFiles, tmp_path
         theirs = torch_fidelity.calculate_metrics(
             input1=folders[0],
             input2=folders[1],
+            feature_extractor="inception-v3-compat",  # precision and recall are taken on another net by default
             feature_extractor_weights_path=str(inception_files.state),
             fid=True,
             kid=True,
             kid_subset_size=20,
             kid_subsets=10,
+            isc=True,
+            isc_splits=2,
+            prc=True,
             cuda=False,
             cache=False,
             save_cpu_ram=True,
             verbose=False,
         )
     extractor = FidTorchFidelity().open(inception_files.state, "")
-    a, b = (extract_outputs(extractor, images)["features"] for images in sets)
+    outputs = [extract_outputs(extractor, images) for images in sets]
+    a, b = (each["features"] for each in outputs)
     assert fid(a, b) == pytest.approx(theirs["frechet_inception_distance"], rel=METRICS)
     found = kernel_distance(a, b, subsets=10, subset_size=20, seed=2020)
     assert found.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=METRICS)
+    # What is made of features is tested elsewhere; here its own functions say that these features are as good.
+    score = isc_features_to_metric(outputs[0]["logits"], splits=2)["inception_score_mean"]
+    assert score == pytest.approx(theirs["inception_score_mean"], rel=METRICS)
+    precision, recall = calculate_precision_recall_part(a, b, neighborhood=3)
+    assert precision == pytest.approx(theirs["precision"], rel=METRICS)
+    assert recall == pytest.approx(theirs["recall"], rel=METRICS)
 
 
 @pytest.mark.slow

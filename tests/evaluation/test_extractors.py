@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from conftest import InceptionFiles
+from inception_files import InceptionFiles
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
