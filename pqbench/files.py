@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pqbench.errors import NoSpaceError, UserError
@@ -31,20 +31,24 @@ def user_cache(name: str, variable: str) -> Path:
     return (Path(base) if base else Path.home() / ".cache") / name
 
 
-def write_atomically(path: Path, content: bytes | str, advice: str = ADVICE) -> None:
+def write_atomically(path: Path, content: bytes | str | Iterable[bytes | memoryview], advice: str = ADVICE) -> None:
     """Replace `path` by `content`: a reader, or the next run after a kill, sees the old file or the new one.
+
+    content   of the file, or its parts one after the other, of which only one is held at a time
 
     Makes the folders it needs. Raises `NoSpaceError` when the disk is full, and `UserError`, which ends with `advice`,
     when the file cannot be written for another reason.
     """
-    data = content.encode() if isinstance(content, str) else content
+    whole = content.encode() if isinstance(content, str) else content
+    parts = [whole] if isinstance(whole, bytes) else whole
     with explained_writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())

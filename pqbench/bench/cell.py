@@ -8,6 +8,7 @@ from typing import Any
 
 from pqbench.bench.budgets import Preset
 from pqbench.bench.hashing import digest
+from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import Budget, Workload
 from pqbench.evaluation.protocol import Protocol
@@ -30,6 +31,7 @@ class Job:
     workload_facts: Mapping[str, Any]
     composition: Composition
     protocol: Protocol
+    scoring: Scoring
     budget: Budget
     preset: Preset
     engines: tuple[str, ...]
@@ -48,6 +50,7 @@ class Cell:
 
     model      leaves the packed checkpoint
     images     leaves the samples
+    features   leaves the outputs of the extractor
     score      leaves the image metrics
     timing     leaves latency and memory, unless the user asked for none
     """
@@ -55,6 +58,7 @@ class Cell:
     job: Job
     model: Stage
     images: Stage
+    features: Stage
     score: Stage
     timing: Stage | None
 
@@ -63,7 +67,7 @@ class Cell:
         """Hash of everything that decides the cell's record."""
         finals = [self.score.key] + ([self.timing.key] if self.timing else [])
         facts: dict[str, Any] = {"cell": finals, "label": self.job.composition.label, "seed": self.job.seed}
-        if self.is_reference:
+        if self.is_reference and self.job.scoring.is_own:
             facts["acceptance"] = [asdict(window) for window in self.job.workload.acceptance()]
         return digest(facts)
 

@@ -18,6 +18,7 @@ from pqbench.comparison.pairing import pair
 from pqbench.comparison.result import Comparison, ComparisonIndex
 from pqbench.contracts import Workload
 from pqbench.errors import UserError
+from pqbench.registry import Registry
 from pqbench.report.rows import Group, Row, grouped
 
 
@@ -82,6 +83,7 @@ class RowComparer:
 
     cache: StageCache
     workload: Workload
+    registry: Registry
     _kept: dict[Path, ComparisonIndex] = field(default_factory=dict)
 
     def compare(self, a: FoundRow, b: FoundRow) -> list[Comparison]:
@@ -111,7 +113,7 @@ class RowComparer:
 
     @cached_property
     def _comparer(self) -> Comparer:
-        return Comparer(self.cache, self.workload.reference())
+        return Comparer(self.cache, self.workload, self.registry)
 
     def _index(self, run: RunFolder) -> ComparisonIndex:
         if run.path not in self._kept:

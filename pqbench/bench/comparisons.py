@@ -8,22 +8,21 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import Tensor
-
 from pqbench.bench.cache import StageCache
 from pqbench.bench.records import Record
-from pqbench.bench.stages.images import FEATURES, load_images
+from pqbench.bench.stages.images import STATISTICS
+from pqbench.bench.stages.outputs import Outputs
 from pqbench.bench.store import RunFolder
-from pqbench.comparison.influence import Contribution, frechet_contribution, kernel_contribution, mean_contribution
 from pqbench.comparison.pairing import Pairing, pair
 from pqbench.comparison.result import ComparedRow, Comparison, ComparisonIndex, Comparisons
 from pqbench.comparison.verdict import FEWEST_SEEDS, between_seeds, over_images
-from pqbench.contracts import Workload
-from pqbench.contracts.workload import Reference
+from pqbench.contracts import Contribution, ImageMetric, Reference, Workload
 from pqbench.errors import UserError
-from pqbench.evaluation.paired import psnr
-from pqbench.report.rows import QUALITY, Row, grouped, quality_protocol
+from pqbench.evaluation.protocol import rules_of
+from pqbench.evaluation.reference import read_statistics
+from pqbench.evaluation.scoring import Sources, computable, inputs_of
+from pqbench.registry import Registry
+from pqbench.report.rows import QUALITY, Row, grouped, quality_names, quality_protocol
 
 Facts = Mapping[str, Any]
 """Everything that a protocol fixes, as the manifest keeps it."""
@@ -31,6 +30,17 @@ Facts = Mapping[str, Any]
 
 class MissingOutputError(UserError):
     """What a cell was scored on is no longer in the cache."""
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Of the stages whose outputs a cell was scored on; the full-precision model's own cell is its own partner."""
+
+    features: str
+    images: str
+    fp_images: str
+    fp_features: str
+    statistics: str | None
 
 
 @dataclass
@@ -42,42 +52,81 @@ class Comparer:
     """
 
     cache: StageCache
-    reference: Reference
-    _known: dict[str, dict[str, Contribution]] = field(default_factory=dict)
+    workload: Workload
+    registry: Registry
+    _known: dict[tuple[str, str], Contribution | None] = field(default_factory=dict)
+    _references: dict[str, Reference] = field(default_factory=dict)
 
     def compare(self, pairing: Pairing, facts: Facts) -> Iterator[Comparison]:
-        """The comparison by each metric that all records have; `facts` are those of the protocol that scored them."""
-        if facts.get("reference_sha256") != self.reference.sha256:
+        """The comparison by each metric that all records have and whose images' contributions are known.
+
+        facts   those of the protocol that scored the records
+        """
+        for metric in pairing.metrics(quality_names((*pairing.a, *pairing.b))):
+            sides = [[self._contribution(r, metric, facts) for r in records] for records in (pairing.a, pairing.b)]
+            a, b = ([each for each in side if each is not None] for side in sides)
+            if len(a) == len(pairing.a) and len(b) == len(pairing.b):
+                yield _comparison(metric, pairing, a, b)
+
+    def _contribution(self, record: Record, metric: str, facts: Facts) -> Contribution | None:
+        key = record.cell, metric
+        if key not in self._known:
+            self._known[key] = self._computed(record, metric, facts)
+        return self._known[key]
+
+    def _computed(self, record: Record, name: str, facts: Facts) -> Contribution | None:
+        measured = record.metrics[name]
+        metric = self._metric(name, measured.detail.get("protocol", {}))
+        if metric is None:
+            return None
+        sources = self._sources(record, facts)
+        if not computable(metric, sources):
+            return None
+        try:
+            return metric.contribution(measured.value, inputs_of(metric, rules_of(dict(facts)), sources))
+        except Exception as error:  # a plugin's: what it raises is no traceback of ours
+            raise UserError(
+                f"The metric {name} cannot be compared: it raised {type(error).__name__}: {error}."
+            ) from error
+
+    def _metric(self, name: str, own: Facts) -> ImageMetric | None:
+        """The component that measured it, with the parameters that it had; None where it is not installed."""
+        distribution = own.get("distribution")
+        try:
+            component = self.registry.get("metric", f"{distribution}:{name}" if distribution else name)
+        except UserError:
+            return None
+        return component(**own.get("parameters", {}))
+
+    def _sources(self, record: Record, facts: Facts) -> Sources:
+        keys = _output_keys(record)
+        for key in dict.fromkeys((keys.features, keys.images, keys.fp_images, keys.fp_features, keys.statistics)):
+            if key is not None:
+                self._require(record, key)
+        is_own = keys.images == keys.fp_images
+        return Outputs(
+            features=self.cache.folder(keys.features),
+            images=self.cache.folder(keys.images),
+            reference=self._reference(keys.statistics, facts),
+            fp_images=None if is_own else self.cache.folder(keys.fp_images),
+            fp_features=None if is_own else self.cache.folder(keys.fp_features),
+        ).sources()
+
+    def _reference(self, key: str | None, facts: Facts) -> Reference:
+        """The statistics that scored the rows: in the cache, or the workload's."""
+        sha256 = str(facts.get("reference_sha256"))
+        if sha256 not in self._references:
+            if key is not None:
+                self._references[sha256] = read_statistics(self.cache.folder(key) / STATISTICS, sha256)
+            else:
+                self._references[sha256] = self.workload.reference()
+        found = self._references[sha256]
+        if found.sha256 != sha256:
             raise UserError(
                 "The reference statistics of the installed workload are not those that scored this run: install the "
                 "version that its manifest names, or run again."
             )
-        sides = [[self._contributions(record, facts) for record in records] for records in (pairing.a, pairing.b)]
-        for metric in pairing.metrics(QUALITY):
-            yield _comparison(metric, pairing, *([each[metric] for each in side] for side in sides))
-
-    def _contributions(self, record: Record, facts: Facts) -> dict[str, Contribution]:
-        if record.cell not in self._known:
-            self._known[record.cell] = dict(self._read(record, facts))
-        return self._known[record.cell]
-
-    def _read(self, record: Record, facts: Facts) -> Iterator[tuple[str, Contribution]]:
-        keys = _output_keys(record)
-        for key in dict.fromkeys(keys):
-            self._require(record, key)
-        features_key, images_key, fp_key = keys
-        features = load_file(self.cache.folder(features_key) / FEATURES)["features"]
-        values = {name: record.metrics[name].value for name in QUALITY if name in record.metrics}
-        if "fd" in values:
-            yield "fd", frechet_contribution(values["fd"], features, self.reference)
-        if "kid" in values:
-            subsets = int(facts["kid_subsets"]), int(facts["kid_subset_size"])
-            yield "kid", kernel_contribution(values["kid"], features, self.reference.features, *subsets)
-        if "psnr_to_fp" in values:
-            yield "psnr_to_fp", mean_contribution(values["psnr_to_fp"], self._psnr(images_key, fp_key))
-
-    def _psnr(self, key: str, fp_key: str) -> Tensor:
-        return psnr(load_images(self.cache.folder(key)), load_images(self.cache.folder(fp_key)))
+        return found
 
     def _require(self, record: Record, key: str) -> None:
         if not self.cache.has(key) or self.cache.damage(key):
@@ -87,14 +136,14 @@ class Comparer:
             )
 
 
-def compare_run(run: RunFolder, cache: StageCache, workload: Workload) -> Comparisons:
+def compare_run(run: RunFolder, cache: StageCache, workload: Workload, registry: Registry) -> Comparisons:
     """All pairs of rows within each section of the run's table, as far as the cache still has what they need.
 
     Pairs that the run's comparisons.json already holds are taken from there, if it can be read.
     """
     manifest = run.manifest()
     index = ComparisonIndex(_kept(run))
-    comparer = Comparer(cache, workload.reference())
+    comparer = Comparer(cache, workload, registry)
     found: list[Comparison] = []
     for group in grouped(run.current_records(), manifest):
         facts = manifest.protocols.get(group.protocol, {})
@@ -117,10 +166,14 @@ def pairs(rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
 
 
 def known(a: Row, b: Row, index: ComparisonIndex) -> list[Comparison]:
-    """The comparisons of two rows that are kept, `a` first: all of their metrics, or none."""
+    """The comparisons of two rows that are kept, `a` first: all of their metrics that can be compared, or none."""
     pairing = pair(a.finished, b.finished)
-    found = [index.between(*pairing.cells, metric) for metric in pairing.metrics(QUALITY)]
-    return [] if None in found else [each for each in found if each is not None]
+    names = pairing.metrics(quality_names((*pairing.a, *pairing.b)))
+    found = {name: index.between(*pairing.cells, name) for name in names}
+    if any(each is None for name, each in found.items() if name in QUALITY):
+        return []
+    # Not every other metric says what images contribute to it; where one was compared, so were the others.
+    return [each for each in found.values() if each is not None]
 
 
 def require_same_scoring(a: Facts, b: Facts, titles: Sequence[str]) -> None:
@@ -144,16 +197,18 @@ def _as_far_as_possible(comparer: Comparer, pairing: Pairing, facts: Facts) -> l
         return []
 
 
-def _output_keys(record: Record) -> tuple[str, str, str]:
-    """Keys of a cell's features, of its images and of the full-precision model's images.
+def _output_keys(record: Record) -> _Keys:
+    """What a cell was scored on.
 
-    A cell's stages are listed inputs first: its own images come before its features, the reference's come after them.
+    A cell's stages are listed inputs first: its own images and features come before the full-precision model's.
     """
-    names = [run.stage for run in record.stages]
-    samples = [run.key for run in record.stages if run.stage == "sample"]
-    if "features" not in names or not samples:
+    keys: dict[str, list[str]] = {}
+    for run in record.stages:
+        keys.setdefault(run.stage, []).append(run.key)
+    if "features" not in keys or "sample" not in keys:
         raise MissingOutputError(f"The record of {record.label} seed {record.seed} does not say where its features are")
-    return record.stages[names.index("features")].key, samples[0], samples[-1]
+    features, samples = keys["features"], keys["sample"]
+    return _Keys(features[0], samples[0], samples[-1], features[-1], next(iter(keys.get("reference", [])), None))
 
 
 def _comparison(metric: str, pairing: Pairing, a: Sequence[Contribution], b: Sequence[Contribution]) -> Comparison:
@@ -164,6 +219,7 @@ def _comparison(metric: str, pairing: Pairing, a: Sequence[Contribution], b: Seq
         findings.append(between_seeds(ours, theirs, _seeds(pairing), first.direction))
     return Comparison(
         metric=metric,
+        title=first.title,
         direction=first.direction,
         unit=first.unit,
         n=first.n,

@@ -14,6 +14,7 @@ import torch
 import pqbench
 from pqbench.bench.budgets import Preset
 from pqbench.bench.cell import Cell, Job
+from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import CalibrationSampler
 from pqbench.environment import package_versions
@@ -25,27 +26,51 @@ _COMPUTING = ("calibration", "contracts", "correction", "diffusion", "distillati
 """Packages of pqbench whose code decides what components compute; reports and engines are not among them."""
 
 
-def cell_of(job: Job, reference: Stage | None, timing: bool) -> Cell:
-    """Lay out one job's stages. `reference` leaves the full-precision model's images; None: this cell's do."""
+def cell_of(job: Job, reference: Cell | None, timing: bool) -> Cell:
+    """Lay out one job's stages. `reference` is the full-precision model's cell; None: this one is."""
     model = _model(job)
     images = _images(job, model)
     features = Stage(
-        "features",
-        {
-            "extractor": job.protocol.extractor_sha256,
-            "workload": dict(job.workload_facts),
-            "code": _source("evaluation/features.py"),
-        },
-        job,
-        {"images": images},
+        "features", {**extractor_facts(job.scoring), "workload": dict(job.workload_facts)}, job, {"images": images}
     )
     score = Stage(
         "score",
-        {"protocol": job.protocol.facts, "code": _source("evaluation")},
+        {
+            "protocol": job.protocol.facts,
+            "metrics": [metric.canonical() for metric in job.scoring.metrics],
+            "code": _source("evaluation"),
+        },
         job,
-        {"features": features, "images": images, "reference": reference or images},
+        {
+            "features": features,
+            "images": images,
+            **_present(statistics=_statistics(job)),
+            "fp_images": reference.images if reference else images,
+            "fp_features": reference.features if reference else features,
+        },
     )
-    return Cell(job, model, images, score, _timing(job, model) if timing else None)
+    return Cell(job, model, images, features, score, _timing(job, model) if timing else None)
+
+
+def _statistics(job: Job) -> Stage | None:
+    """The stage whose output are the statistics of real images that the user gave, for all cells of a run."""
+    return None if job.scoring.source is None else Stage("reference", statistics_facts(job.scoring), job)
+
+
+def statistics_facts(scoring: Scoring) -> dict[str, Any]:
+    """What decides the statistics of real images that the user gave."""
+    return {**extractor_facts(scoring), "reference": scoring.reference_sha256}
+
+
+def extractor_facts(scoring: Scoring) -> dict[str, Any]:
+    """What decides the outputs of the extractor. Metrics do not: adding one keeps the features."""
+    facts: dict[str, Any] = {"extractor": scoring.extractor.sha256, "code": _source("evaluation/features.py")}
+    if scoring.extractor_code:
+        extractor = scoring.extractor
+        facts |= {"name": extractor.name, "pixels": extractor.pixels, "plugin": scoring.extractor_code}
+    if scoring.features != "float32":
+        facts["features"] = scoring.features
+    return facts
 
 
 def timing_batches(preset: Preset) -> list[int]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pqbench.bench.budgets import PRESETS, Preset
 from pqbench.bench.cell import REFERENCE_METHOD, Cell, Job, is_reference
 from pqbench.bench.graph import cell_of
 from pqbench.bench.hashing import digest
-from pqbench.bench.stage import Stage
+from pqbench.bench.scoring import Judge, ScoringRequest, image_shape
 from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts import Budget, Component, Workload
 from pqbench.errors import UserError
@@ -18,6 +18,9 @@ from pqbench.evaluation.protocol import Protocol
 from pqbench.methods.composition import Composition, compose
 from pqbench.methods.grammar import parse_methods
 from pqbench.registry import Registered, Registry
+
+ACCEPTED_BY = "fd"
+"""The metric by which a full-precision model is accepted: always computed."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Request:
     methods   in the grammar of `pqbench.methods.grammar`
     images    for each cell, instead of the budget's
     engines   that latency is measured on; none: no timing
+    scoring   by what the images are judged
     """
 
     methods: str
@@ -36,6 +40,7 @@ class Request:
     images: int | None = None
     engines: tuple[str, ...] = ("torch", "openvino")
     device: str = "cpu"
+    scoring: ScoringRequest = field(default_factory=ScoringRequest)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,16 @@ def make_plan(request: Request, registry: Registry) -> Plan:
     compositions, notes = _compositions(request, registry)
     _check_devices(request, found.component, compositions)
     workload = found.component()
+    judge = Judge(
+        request.scoring,
+        registry,
+        image_shape(workload),
+        preset.images,
+        workload.name,
+        workload=workload,
+        device=request.device,
+    )
+    scoring = judge.scoring(request.budget, always=ACCEPTED_BY)
     protocol = Protocol.of(
         workload,
         n=preset.images,
@@ -70,6 +85,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         budget=request.budget,
         sampling_batch=preset.sampling_batch,
         resamples=preset.resamples,
+        scoring=scoring.facts,
     )
     _check_calibration_files(workload, compositions)
     facts = workload_facts(found, workload)
@@ -80,6 +96,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
             facts,
             composition,
             protocol,
+            scoring,
             request.budget,
             preset,
             engines,
@@ -89,7 +106,8 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         for seed in request.seeds
         for composition in compositions
     ]
-    return Plan(request, workload, facts, protocol, preset, tuple(_cells(jobs, timing=bool(engines))), notes)
+    cells = tuple(_cells(jobs, timing=bool(engines)))
+    return Plan(request, workload, facts, protocol, preset, cells, (*notes, *scoring.notes))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -102,10 +120,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 def _cells(jobs: list[Job], timing: bool) -> Iterable[Cell]:
     """The cells of all seeds' full-precision models, then the others, each compared with that of its seed."""
-    reference: dict[int, Stage] = {}
+    reference: dict[int, Cell] = {}
     for job in sorted(jobs, key=lambda job: not is_reference(job.composition)):
         cell = cell_of(job, reference.get(job.seed), timing)
-        reference.setdefault(job.seed, cell.images)
+        reference.setdefault(job.seed, cell)
         yield cell
 
 

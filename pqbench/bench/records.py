@@ -30,6 +30,8 @@ class Metric(_Frozen):
     direction: Direction
     n: int
     protocol: str
+    title: str = ""
+    """Heading of its column, where a metric of the images says it."""
     low: float | None = None
     high: float | None = None
     detail: dict[str, Any] = {}
@@ -47,9 +49,9 @@ class StageRun(_Frozen):
 class Record(_Frozen):
     """One line of records.jsonl.
 
-    Metric names: fd, kid, psnr_to_fp (of the images); latency_ms_per_image, latency_ms_per_step (each once for every
-    engine and batch, as `latency_ms_per_image@openvino/1`); stored_bytes, peak_memory_bytes; cost_seconds,
-    cost_peak_memory_bytes.
+    Metric names: those of the metrics of the images (fd, kid, psnr_to_fp, ...); latency_ms_per_image,
+    latency_ms_per_step (each once for every engine and batch, as `latency_ms_per_image@openvino/1`); stored_bytes,
+    peak_memory_bytes; cost_seconds, cost_peak_memory_bytes.
     """
 
     schema_version: int = SCHEMA_VERSION

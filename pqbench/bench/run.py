@@ -17,12 +17,12 @@ from pqbench.bench.execute import Executor
 from pqbench.bench.failures import CellError, cell_errors
 from pqbench.bench.manifest import check_workload, make_manifest, with_protocols
 from pqbench.bench.outcome import empty_record, finished_record, write_strip
-from pqbench.bench.plan import Plan
+from pqbench.bench.plan import ACCEPTED_BY, Plan
 from pqbench.bench.progress import RunProgress
 from pqbench.bench.records import Manifest, Record, StageRun
 from pqbench.bench.store import RunFolder
 from pqbench.errors import UserError
-from pqbench.evaluation.quality import acceptance_note, check_acceptance
+from pqbench.evaluation.acceptance import acceptance_note, check_acceptance
 from pqbench.files import write_atomically
 from pqbench.registry import Registry
 
@@ -65,7 +65,7 @@ class Runner:
 
     def compare(self) -> None:
         """Keep the comparisons of all rows in the folder. Raises `UserError` when they cannot be written."""
-        self.folder.write_comparisons(compare_run(self.folder, self.cache, self.plan.workload))
+        self.folder.write_comparisons(compare_run(self.folder, self.cache, self.plan.workload, self.registry))
 
     def _manifest(self) -> Manifest:
         return make_manifest(self.plan, self.registry, self.folder)
@@ -128,7 +128,10 @@ class Runner:
             record = finished_record(cell, self.cache, stages=tuple(done), samples=str(strip))
         if not cell.is_reference:
             return record
-        fd = record.metrics["fd"]
+        fd = record.metrics[ACCEPTED_BY]
+        if not cell.job.scoring.is_own:
+            note = "No acceptance window is known for this protocol: the full-precision model is unchecked."
+            return record.model_copy(update={"notes": (*record.notes, note)})
         complaint = check_acceptance(cell.job.workload, cell.job.steps, fd.n, fd.value)
         if complaint:
             return record.model_copy(update={"status": "failed", "reason": complaint})

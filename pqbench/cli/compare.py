@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
     from pqbench.report.table import Section
 
 
-class MetricName(StrEnum):
-    """What rows are ordered by."""
-
-    FD = "fd"
-    KID = "kid"
-    PSNR_TO_FP = "psnr_to_fp"
-
-
 def compare(
     names: Annotated[
         list[str],
@@ -37,7 +28,10 @@ def compare(
             show_default=False,
         ),
     ],
-    metric: Annotated[MetricName, typer.Option("--metric", help="What many rows are compared by.")] = MetricName.FD,
+    metric: Annotated[
+        str,
+        typer.Option("--metric", help="What many rows are compared by: fd, kid, or another of the run."),
+    ] = "fd",
     form: Annotated[
         ComparisonFormat, typer.Option("--format", "-f", help="csv and json have every pair, metric and test.")
     ] = ComparisonFormat.TERMINAL,
@@ -51,7 +45,7 @@ def compare(
     runs have. RUN RUN2 A B: A of the first against B of the second (B is A where it is left out).
     """
     runs, rows = _arguments(names)
-    comparisons, sections = _compared(runs, rows, metric.value, cache, plugins)
+    comparisons, sections = _compared(runs, rows, metric, cache, plugins)
     _show([str(run.path) for run in runs], comparisons, sections, ComparisonFormat.JSON if as_json else form)
 
 
@@ -77,10 +71,12 @@ def _compared(
     from pqbench.errors import UserError
     from pqbench.report.results import distance_name
 
+    _require_metric(runs, metric)
     manifest = runs[0].manifest()
     facts = manifest.workload
-    workload = workload_of(build_registry(plugins), str(facts["name"]), facts.get("fingerprint"))
-    comparer = RowComparer(StageCache(cache or default_cache_folder()), workload)
+    registry = build_registry(plugins)
+    workload = workload_of(registry, str(facts["name"]), facts.get("fingerprint"))
+    comparer = RowComparer(StageCache(cache or default_cache_folder()), workload, registry)
     distance, first, last = distance_name(manifest), rows_of(runs[0]), rows_of(runs[-1])
     if len(names) == 2 or (names and len(runs) == 2):
         return _two(find_row(first, names[0]), find_row(last, names[-1]), comparer, distance)
@@ -94,6 +90,19 @@ def _compared(
     if not sections:
         raise UserError(f"There are no two rows to compare by {metric} in {title}: see pqbench report.")
     return found, sections
+
+
+def _require_metric(runs: list[RunFolder], metric: str) -> None:
+    import difflib
+
+    from pqbench.errors import UserError
+    from pqbench.report.rows import quality_names
+
+    known = quality_names(record for run in runs for record in run.current_records())
+    if metric not in known:
+        near = difflib.get_close_matches(metric, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"--metric {metric} is not a metric of these images.{hint} There are: {', '.join(known)}.")
 
 
 def _two(a: FoundRow, b: FoundRow, comparer: RowComparer, distance: str) -> tuple[list[Comparison], list[Section]]:

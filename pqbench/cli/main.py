@@ -37,6 +37,7 @@ class Commands(LazyGroup):
         ),
         "fetch": CommandRef("pqbench.cli.fetch:fetch", "Get the weights that extractors need, or list them."),
         "methods": CommandRef("pqbench.cli.methods:app", "See the methods, their components and their ablations."),
+        "score": CommandRef("pqbench.cli.score:score", "Score images that anything made, under a protocol."),
         "plugins": CommandRef("pqbench.cli.plugins:app", "See which methods and components are installed."),
         "env": CommandRef("pqbench.cli.env:env", "Show the environment that results depend on."),
     }

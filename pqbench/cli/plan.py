@@ -15,13 +15,19 @@ from pqbench.cli.request import (
     CacheFolder,
     Device,
     Engines,
+    HalfFeatures,
     Methods,
+    Metrics,
     Plugins,
+    ProtocolName,
+    ReferencePath,
     Samples,
     Seeds,
+    WeightsPath,
     WorkloadName,
     build_registry,
     build_request,
+    build_scoring,
     warn_before_work,
     with_ablation,
 )
@@ -34,6 +40,11 @@ def plan(
     budget: BudgetOption = BudgetName.QUICK,
     seeds: Seeds = "0",
     samples: Samples = None,
+    metrics: Metrics = "fd,kid,psnr_to_fp",
+    protocol: ProtocolName = None,
+    reference: ReferencePath = None,
+    weights: WeightsPath = None,
+    half_features: HalfFeatures = False,
     engines: Engines = "torch,openvino",
     device: Device = "cpu",
     cache: CacheFolder = None,
@@ -46,7 +57,9 @@ def plan(
 
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)
-    made = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
+    scoring = build_scoring(metrics, protocol, reference, weights, half_features)
+    request = build_request(methods, workload, budget, seeds, samples, engines, device, scoring)
+    made = make_plan(request, registry)
     warn_before_work(made, registry)
     stage_cache = StageCache(cache or default_cache_folder())
     cells = [
@@ -66,6 +79,7 @@ def plan(
         "budget": budget.value,
         "preset": asdict(made.preset),
         "protocol": {"id": made.protocol.id, **made.protocol.facts},
+        "metrics": [part.component.name for part in made.cells[0].job.scoring.metrics],
         "cells": cells,
     }
     if as_json:
@@ -73,6 +87,7 @@ def plan(
         return
     typer.echo(f"Workload {made.workload.name}, protocol {made.protocol.id}")
     typer.echo(f"Budget {budget.value}: {made.preset}")
+    typer.echo(f"Metrics {', '.join(content['metrics'])}")
     for line in _lines(content["cells"]):
         typer.echo(line)
 

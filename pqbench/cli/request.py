@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pqbench.bench.plan import Plan, Request
+    from pqbench.bench.scoring import ScoringRequest
     from pqbench.methods.ablation import AblationRow
     from pqbench.registry import Registry
 
@@ -35,13 +36,33 @@ BudgetOption = Annotated[BudgetName, typer.Option("--budget", "-b", help="Preset
 Seeds = Annotated[str, typer.Option("--seeds", help="Base seeds, separated by commas.")]
 Samples = Annotated[int | None, typer.Option("--samples", "-n", help="Images for each cell, instead of the budget's.")]
 Engines = Annotated[str, typer.Option("--engines", help="Engines that latency is measured on; none: no timing.")]
+Metrics = Annotated[
+    str, typer.Option("--metrics", help="Metrics of the images: fd,is[splits=5], or all that can be computed.")
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option("--protocol", help="Extractor: fid-clean, timm:NAME [default: the workload's]."),
+]
+ReferencePath = Annotated[
+    Path | None,
+    typer.Option("--reference", help="Real images: a folder, .npz or .safetensors of images or of statistics."),
+]
+WeightsPath = Annotated[Path | None, typer.Option("--weights", help="File of the extractor's weights.")]
+HalfFeatures = Annotated[bool, typer.Option("--half-features", help="Keep features in float16: half the bytes.")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of the stage cache.")]
 Plugins = Annotated[list[str] | None, typer.Option("-p", help="no:NAME leaves the plugin NAME out.")]
 
 
 def build_request(
-    methods: str, workload: str, budget: BudgetName, seeds: str, samples: int | None, engines: str, device: str
+    methods: str,
+    workload: str,
+    budget: BudgetName,
+    seeds: str,
+    samples: int | None,
+    engines: str,
+    device: str,
+    scoring: ScoringRequest,
 ) -> Request:
     """The request behind the options. Raises `UserError` for options that mean nothing."""
     from pqbench.bench.plan import Request, parse_seeds
@@ -55,7 +76,17 @@ def build_request(
         images=samples,
         engines=() if engines.strip().lower() == "none" else tuple(name.strip() for name in engines.split(",")),
         device=device,
+        scoring=scoring,
     )
+
+
+def build_scoring(
+    metrics: str, protocol: str | None, reference: Path | None, weights: Path | None, half_features: bool
+) -> ScoringRequest:
+    """By what images are judged. Raises `UserError` for weights without a protocol."""
+    from pqbench.bench.scoring import ScoringRequest
+
+    return ScoringRequest(metrics, protocol, reference, weights, "float16" if half_features else "float32")
 
 
 def require_usable_device(device: str) -> None:

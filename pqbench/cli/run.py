@@ -17,13 +17,19 @@ from pqbench.cli.request import (
     CacheFolder,
     Device,
     Engines,
+    HalfFeatures,
     Methods,
+    Metrics,
     Plugins,
+    ProtocolName,
+    ReferencePath,
     Samples,
     Seeds,
+    WeightsPath,
     WorkloadName,
     build_registry,
     build_request,
+    build_scoring,
     warn_before_work,
     with_ablation,
 )
@@ -54,6 +60,11 @@ def run(
     budget: BudgetOption = BudgetName.QUICK,
     seeds: Seeds = "0",
     samples: Samples = None,
+    metrics: Metrics = "fd,kid,psnr_to_fp",
+    protocol: ProtocolName = None,
+    reference: ReferencePath = None,
+    weights: WeightsPath = None,
+    half_features: HalfFeatures = False,
     engines: Engines = "torch,openvino",
     device: Device = "cpu",
     output: Annotated[
@@ -77,7 +88,9 @@ def run(
 
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)
-    plan = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
+    scoring = build_scoring(metrics, protocol, reference, weights, half_features)
+    request = build_request(methods, workload, budget, seeds, samples, engines, device, scoring)
+    plan = make_plan(request, registry)
     writes, path = mode is not ModeName.READ_ONLY, output or default_folder(plan)
     folder = RunFolder(path) if writes else RunFolder.existing(path)
     stage_cache = StageCache(cache or default_cache_folder())

@@ -80,6 +80,8 @@ class Comparison(_Frozen):
     """Two rows by one metric. The first finding is that over images; one between seeds follows from three seeds on."""
 
     metric: str
+    title: str = ""
+    """Heading of the metric's column, where the metric says it."""
     direction: Direction
     unit: str
     n: int

@@ -8,6 +8,7 @@ from pqbench.contracts.distiller import Distiller, Teachers
 from pqbench.contracts.engine import Engine, Executable
 from pqbench.contracts.extractor import FeatureExtractor, Weights
 from pqbench.contracts.method import Method
+from pqbench.contracts.metric import Contribution, ImageMetric, MetricInputs, Score, ScoringRules, Setting
 from pqbench.contracts.parameters import BUDGETS, Budget, Parameter, parameter, parameters_of
 from pqbench.contracts.quantizer import Quantizer
 from pqbench.contracts.workload import AcceptanceWindow, Extractor, Reference, Workload
@@ -23,18 +24,24 @@ __all__ = [
     "CalibrationSet",
     "Component",
     "Context",
+    "Contribution",
     "Correction",
     "Distiller",
     "Engine",
     "Executable",
     "Extractor",
     "FeatureExtractor",
+    "ImageMetric",
     "Kind",
     "Method",
+    "MetricInputs",
     "Parameter",
     "Precision",
     "Quantizer",
     "Reference",
+    "Score",
+    "ScoringRules",
+    "Setting",
     "Teachers",
     "Weights",
     "Workload",

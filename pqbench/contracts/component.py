@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC
 from typing import ClassVar, Literal
 
-Kind = Literal["workload", "calibration", "quantizer", "distiller", "correction", "engine", "extractor", "method"]
+Kind = Literal[
+    "workload", "calibration", "quantizer", "distiller", "correction", "engine", "extractor", "metric", "method"
+]
 KINDS: tuple[Kind, ...] = (
     "workload",
     "calibration",
@@ -14,6 +16,7 @@ KINDS: tuple[Kind, ...] = (
     "correction",
     "engine",
     "extractor",
+    "metric",
     "method",
 )
 

@@ -19,8 +19,9 @@ class Reference:
     """Statistics of the real images under the workload's extractor.
 
     mean, covariance   (D,), (D, D) float64 over all `n` images
-    features           (M, D) float32, a fixed subset for kernel distances
+    features           (M, D) float32, a fixed subset for kernel distances; (0, D) where only statistics are known
     sha256             of the file they came from
+    spatial            mean (2023,) and covariance (2023, 2023), float64, of the "spatial" output, where it is known
     """
 
     mean: Tensor
@@ -28,6 +29,7 @@ class Reference:
     features: Tensor
     n: int
     sha256: str
+    spatial: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ class Workload(Component):
     @abstractmethod
     def reference(self) -> Reference:
         """Statistics of the real images under `extractor`."""
+
+    def reference_under(self, extractor: Extractor) -> Reference | None:
+        """Statistics of the real images under any extractor; None where the workload has none for it."""
+        return self.reference() if extractor.sha256 == self.extractor().sha256 else None
 
     @abstractmethod
     def fingerprint(self) -> str:

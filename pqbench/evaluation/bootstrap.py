@@ -23,6 +23,9 @@ from torch import Tensor
 from pqbench.evaluation.frechet import distances_to
 
 LEVEL = 0.95
+WIDEST = 256
+"""Features up to which distances are resampled: beyond, 200 eigenvalue problems take hours, and influences do as well
+(`pqbench.evaluation.influence`)."""
 _GROUP = 50  # resamples whose weights are held at once: 50 x 50,000 float64 are 20 MB
 _ROWS = 512  # images whose second moments are held at once: 512 x 2,080 entries for 64 features
 

@@ -50,13 +50,12 @@ def kernel_distance(features: Tensor, reference: Tensor, subsets: int, subset_si
     """
     if not 2 <= subset_size <= min(len(features), len(reference)):
         raise ValueError(f"KID subsets of {subset_size} cannot be drawn from {len(features)} and {len(reference)}.")
-    x, y = features.double(), reference.double()
     rng = np.random.RandomState(seed)
 
     def draw(pool: Tensor) -> Tensor:
-        return pool[torch.from_numpy(rng.choice(len(pool), subset_size, replace=False))]
+        return pool[torch.from_numpy(rng.choice(len(pool), subset_size, replace=False))].double()
 
-    values = [unbiased_mmd2(draw(x), draw(y)) for _ in range(subsets)]
+    values = [unbiased_mmd2(draw(features), draw(reference)) for _ in range(subsets)]
     return KernelDistance(float(np.mean(values)), float(np.std(values)), subsets)
 
 

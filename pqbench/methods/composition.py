@@ -141,7 +141,7 @@ def compose(spec: MethodSpec, registry: Registry, budget: Budget) -> Composition
             parts[role] = _part_from_file(wanted[role], component)
             continue
         own = defaults[role] if published.get(role) == component else {}
-        parts[role] = _part(component, own | given[role], budget)
+        parts[role] = part_of(component, own | given[role], budget)
     return Composition(
         name=method.name,
         label=str(spec),
@@ -152,14 +152,16 @@ def compose(spec: MethodSpec, registry: Registry, budget: Budget) -> Composition
     )
 
 
-def _part(found: Registered[C], given: Mapping[str, object], budget: Budget) -> Part[C]:
+def part_of(found: Registered[C], given: Mapping[str, object], budget: Budget) -> Part[C]:
+    """A component with the parameters that were given and the budget's for the others. Raises `UserError` for values
+    that cannot be."""
     parameters = resolve(found.component, given, budget)
     return Part(found.component(**parameters), parameters, found.provenance)
 
 
 def sampler_part(spec: MethodSpec, registry: Registry, budget: Budget) -> Part[CalibrationSampler]:
     """A calibration sampler by itself, `ndtc[samples=64]`. Raises `UserError` as `compose` does."""
-    return _part(registry.find("calibration", spec.name), dict(spec.options), budget)
+    return part_of(registry.find("calibration", spec.name), dict(spec.options), budget)
 
 
 def _part_from_file(path: str, found: Registered[Any]) -> Part[StoredCalibration]:

@@ -61,6 +61,11 @@ def parse_component(text: str, noun: str) -> MethodSpec:
     return specs[0]
 
 
+def parse_metrics(text: str) -> tuple[MethodSpec, ...]:
+    """Read a list of metrics, `fd,is[splits=5]`. Raises `UserError` as `parse_methods` does."""
+    return _Parser(text, "The list of metrics").methods()
+
+
 def _quoted(value: str) -> str:
     if BARE_VALUE.fullmatch(value):
         return value

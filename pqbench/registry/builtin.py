@@ -21,6 +21,18 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "interval": "pqbench.calibration.interval:Interval",
             "trajectories": "pqbench.calibration.trajectories:Trajectories",
         },
+        "metric": {
+            "fd": "pqbench.evaluation.metrics.frechet:FrechetDistance",
+            "kid": "pqbench.evaluation.metrics.kernel:KernelInceptionDistance",
+            "psnr_to_fp": "pqbench.evaluation.metrics.paired:PsnrToFp",
+            "ssim_to_fp": "pqbench.evaluation.metrics.paired:SsimToFp",
+            "fd_to_fp": "pqbench.evaluation.metrics.frechet:FrechetToFp",
+            "sfid": "pqbench.evaluation.metrics.frechet:SpatialFrechetDistance",
+            "is": "pqbench.evaluation.metrics.inception:InceptionScore",
+            "precision": "pqbench.evaluation.metrics.manifold:Precision",
+            "recall": "pqbench.evaluation.metrics.manifold:Recall",
+            "fd_infinity": "pqbench.evaluation.metrics.extrapolated:FrechetInfinity",
+        },
         "engine": {
             "torch": "pqbench.engines.torch_eager:TorchEager",
             "openvino": "pqbench.engines.openvino.engine:OpenVino",

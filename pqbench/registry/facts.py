@@ -26,6 +26,9 @@ RESERVED_PARAMETERS: Final = frozenset(
 )
 """Keys of `name[key=value]` that mean the precision or a component."""
 
+RESERVED_METRICS: Final = frozenset({"stored_bytes", "peak_memory_bytes", "cost_seconds", "cost_peak_memory_bytes"})
+"""What a record holds beside the metrics of images."""
+
 
 def problems(kind: Kind, candidate: object) -> list[str]:
     """Everything that keeps `candidate` from being a component of this kind, one clause each; empty when it is one."""
@@ -37,6 +40,8 @@ def problems(kind: Kind, candidate: object) -> list[str]:
         checks.append(_method)
     if kind == "distiller":
         checks.append(_distiller)
+    if kind == "metric":
+        checks.append(_metric)
     if kind == "workload":
         checks.append(_workload)
     return [problem for check in checks for problem in check(candidate)]
@@ -53,6 +58,7 @@ def _contracts() -> dict[Kind, type]:
         "correction": contracts.Correction,
         "engine": contracts.Engine,
         "extractor": contracts.FeatureExtractor,
+        "metric": contracts.ImageMetric,
         "method": contracts.Method,
     }
 
@@ -140,6 +146,22 @@ def _distiller(component: Any) -> Iterator[str]:
         return  # depends on the parameters: `Composition.step_share` looks at what it says
     if not isinstance(share, Fraction) or not 0 < share <= 1:
         yield f"its step_share is {share!r}, not a Fraction above 0 and up to 1"
+
+
+def _metric(component: Any) -> Iterator[str]:
+    from pqbench.contracts.metric import NEEDS
+
+    if component.name in RESERVED_METRICS:
+        yield f"the name {component.name!r} means another measurement"
+    for fact in ("title", "unit"):
+        value = getattr(component, fact, None)
+        if not isinstance(value, str) or "\n" in value or (fact == "title" and not value):
+            yield f"its {fact} is {value!r}, not one line of text"
+    direction, needs = (getattr(component, fact, None) for fact in ("direction", "needs"))
+    if direction not in ("lower", "higher"):
+        yield f"its direction is {direction!r}, not lower or higher"
+    if not isinstance(needs, tuple) or not needs or not set(needs) <= set(NEEDS):
+        yield f"its needs are {needs!r}, not a tuple of {', '.join(NEEDS)}"
 
 
 def _workload(component: Any) -> Iterator[str]:

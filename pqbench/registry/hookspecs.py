@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Distiller,
         Engine,
         FeatureExtractor,
+        ImageMetric,
         Kind,
         Method,
         Quantizer,
@@ -71,6 +72,11 @@ def pqbench_extractors() -> list[type[FeatureExtractor]]:  # type: ignore[empty-
 
 
 @hookspec
+def pqbench_metrics() -> list[type[ImageMetric]]:  # type: ignore[empty-body]
+    """The metrics that this plugin brings."""
+
+
+@hookspec
 def pqbench_methods() -> list[type[Method]]:  # type: ignore[empty-body]
     """The methods that this plugin brings."""
 
@@ -84,6 +90,7 @@ HOOKS: Final[Mapping[Kind, str]] = MappingProxyType(
         "correction": pqbench_corrections.__name__,
         "engine": pqbench_engines.__name__,
         "extractor": pqbench_extractors.__name__,
+        "metric": pqbench_metrics.__name__,
         "method": pqbench_methods.__name__,
     }
 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Distiller,
         Engine,
         FeatureExtractor,
+        ImageMetric,
         Kind,
         Method,
         Quantizer,
@@ -80,6 +81,8 @@ class Registry:
     @overload
     def find(self, kind: Literal["extractor"], name: str) -> Registered[FeatureExtractor]: ...
     @overload
+    def find(self, kind: Literal["metric"], name: str) -> Registered[ImageMetric]: ...
+    @overload
     def find(self, kind: Literal["method"], name: str) -> Registered[Method]: ...
     def find(self, kind: Kind, name: str) -> Registered[Any]:
         """The component of this kind and name, with its provenance.
@@ -114,6 +117,8 @@ class Registry:
     def get(self, kind: Literal["engine"], name: str) -> type[Engine]: ...
     @overload
     def get(self, kind: Literal["extractor"], name: str) -> type[FeatureExtractor]: ...
+    @overload
+    def get(self, kind: Literal["metric"], name: str) -> type[ImageMetric]: ...
     @overload
     def get(self, kind: Literal["method"], name: str) -> type[Method]: ...
     def get(self, kind: Any, name: str) -> type[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-from pqbench.bench.records import Manifest, Record
+from pqbench.bench.records import Manifest, Metric, Record
 from pqbench.comparison.result import Comparison
 from pqbench.report.estimates import Estimate
 from pqbench.report.evidence import Evidence
@@ -53,18 +53,20 @@ def _protocol_lines(group: Group, manifest: Manifest) -> Iterator[str]:
     used: dict[str, dict[str, None]] = {}
     for record in group.records:
         for name, metric in record.metrics.items():
-            used.setdefault(metric.protocol, {})[_family(name)] = None
+            used.setdefault(metric.protocol, {})[_family(name, metric)] = None
     for protocol, families in used.items():
         facts = ", ".join(f"{key} {_shown(value)}" for key, value in _flat(manifest.protocols.get(protocol, {})))
         if facts:
             yield f"Protocol {protocol} ({'; '.join(families)}) fixes: {facts}."
 
 
-def _family(metric: str) -> str:
+def _family(name: str, metric: Metric) -> str:
     """What a metric's protocol is for, as readers see it in the headings."""
-    if metric.startswith("latency_"):
-        return latency_heading(metric)
-    return {"peak_memory_bytes": "peak memory"}.get(metric, "quality")
+    if name.startswith("latency_"):
+        return latency_heading(name)
+    if metric.title and "protocol" in metric.detail:
+        return metric.title
+    return {"peak_memory_bytes": "peak memory"}.get(name, "quality")
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pqbench.bench.records import Metric, Record
 from pqbench.report.measures import LATENCY, latency_place
-from pqbench.report.rows import quality_protocol
+from pqbench.report.rows import quality_names, quality_protocol
 
 INTEGERS = ("stored_bytes", "peak_memory_bytes", "cost_peak_memory_bytes")
 
@@ -50,15 +50,24 @@ COLUMNS = (
 """Names of the columns, in order. Columns are only ever added, at the end."""
 
 
+def columns_of(records: Iterable[Record]) -> tuple[str, ...]:
+    """`COLUMNS`, then value and interval of every other metric of images that some record has."""
+    others = (name for name in quality_names(records) if name not in COLUMNS)
+    return (*COLUMNS, *(column for name in others for column in (name, f"{name}_low", f"{name}_high")))
+
+
 def flat_rows(records: Iterable[Record]) -> list[dict[str, FlatValue]]:
-    """One row for each record, with the keys of `COLUMNS`; None where nothing was measured."""
-    return [_flat_row(record) for record in records]
+    """One row for each record, with the keys of `columns_of`; None where nothing was measured."""
+    records = list(records)
+    columns = columns_of(records)
+    return [_flat_row(record, columns) for record in records]
 
 
 def cells_csv(records: Iterable[Record]) -> str:
     """`flat_rows` as CSV with a header; nothing measured is an empty field."""
+    records = list(records)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns_of(records), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat_rows(records))
     return text.getvalue()
@@ -73,19 +82,19 @@ def fastest_latency(record: Record) -> tuple[str, Metric] | None:
     return latency_place(name)[0], found[name]
 
 
-def _flat_row(record: Record) -> dict[str, FlatValue]:
-    row: dict[str, FlatValue] = dict.fromkeys(COLUMNS)
+def _flat_row(record: Record, columns: tuple[str, ...]) -> dict[str, FlatValue]:
+    row: dict[str, FlatValue] = dict.fromkeys(columns)
     row |= {name: getattr(record, name) for name in COLUMNS if name in Record.model_fields}
-    row |= {name: record.metrics[name].value for name in COLUMNS if name in record.metrics}
+    row |= {name: record.metrics[name].value for name in columns if name in record.metrics}
     row |= {name: int(record.metrics[name].value) for name in INTEGERS if name in record.metrics}
-    row |= _intervals(record) | _latency(record) | _audit(record)
+    row |= _intervals(record, columns) | _latency(record) | _audit(record)
     row["protocol"] = quality_protocol(record)
     row["n"] = record.metrics["fd"].n if "fd" in record.metrics else None
     return row
 
 
-def _intervals(record: Record) -> dict[str, FlatValue]:
-    named = {name: record.metrics[name] for name in ("fd", "kid") if name in record.metrics}
+def _intervals(record: Record, columns: tuple[str, ...]) -> dict[str, FlatValue]:
+    named = {name: metric for name, metric in record.metrics.items() if f"{name}_low" in columns}
     lows = {f"{name}_low": metric.low for name, metric in named.items()}
     return {**lows, **{f"{name}_high": metric.high for name, metric in named.items()}}
 

@@ -18,7 +18,8 @@ Pairs = Mapping[tuple[str, str], Comparison]
 
 def metric_heading(comparison: Comparison, distance: str) -> str:
     """`PSNR to FP (dB) ↑`; `distance` is what the workload calls its Frechet distance."""
-    name = {"fd": distance, "kid": "KID", "psnr_to_fp": "PSNR to FP"}.get(comparison.metric, comparison.metric)
+    older = {"fd": distance, "kid": "KID", "psnr_to_fp": "PSNR to FP"}
+    name = comparison.title or older.get(comparison.metric, comparison.metric)
     unit = f" ({comparison.unit})" if comparison.unit else ""
     return f"{name}{unit} {ARROWS[comparison.direction]}".rstrip()
 

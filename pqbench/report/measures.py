@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pqbench.bench.records import Audit, Record
 from pqbench.report.estimates import Estimate
 from pqbench.report.noise import noise_notes, ratio_notes
-from pqbench.report.rows import Group, Row
+from pqbench.report.rows import Group, Row, quality_names
 from pqbench.report.table import Column
 
 LATENCY = "latency_ms_per_image@"
@@ -28,6 +28,7 @@ class Measure:
     is_exact         counted rather than measured, so that it needs no interval to be compared
     shows_interval   whether there is room for the interval in the cell's text
     noise            what makes a row's value doubtful; a value with such notes is marked and never the best
+    remarks          what else must be known of a row's value
     words            values that have a word of their own
     """
 
@@ -36,6 +37,7 @@ class Measure:
     is_exact: bool = False
     shows_interval: bool = False
     noise: Callable[[Row], Iterable[str]] = _silent
+    remarks: Callable[[Row], Iterable[str]] = _silent
     words: Mapping[float, str] = field(default_factory=dict)
 
     @property
@@ -48,15 +50,7 @@ def measures(group: Group, distance: str) -> tuple[Measure, ...]:
     """The columns of a group, in order; only what some row has. `distance` is what the Frechet distance is called."""
     return (
         *_seeds(group),
-        *(
-            replace(measure, shows_interval=True)
-            for measure in _metric(group, "fd", Column("fd", distance, direction="lower"))
-        ),
-        *_kernel_distance(group),
-        *(
-            replace(measure, words={IDENTICAL_DB: "identical"})
-            for measure in _metric(group, "psnr_to_fp", Column("psnr_to_fp", "PSNR to FP", "dB", direction="higher"))
-        ),
+        *_qualities(group, distance),
         *_latencies(group),
         *_sizes(group),
         *_metric(
@@ -65,6 +59,25 @@ def measures(group: Group, distance: str) -> tuple[Measure, ...]:
         *_audit(group),
         *_cost(group),
     )
+
+
+def _qualities(group: Group, distance: str) -> Iterator[Measure]:
+    """The metrics of the images, as they name themselves; records from before they did have fd, kid and psnr_to_fp."""
+    older = {"fd": (distance, ""), "kid": ("KID", ""), "psnr_to_fp": ("PSNR to FP", "dB")}
+    for name in quality_names(group.records):
+        found = [record.metrics[name] for row in group.rows for record in row.finished if name in record.metrics]
+        if not found:
+            continue
+        title, unit = (found[-1].title, found[-1].unit) if found[-1].title else older[name]
+        factor = 1.0
+        if name == "kid" and max(abs(metric.value) for metric in found) < 1:
+            unit, factor = "×10⁻³", 1e3  # as papers print it
+        for measure in _metric(group, name, Column(name, title, unit, direction=found[-1].direction), factor):
+            yield replace(
+                measure,
+                shows_interval=name in ("fd", "fd_infinity"),
+                words={IDENTICAL_DB: "identical"} if name == "psnr_to_fp" else {},
+            )
 
 
 def latency_place(metric: str) -> tuple[str, int]:
@@ -88,7 +101,18 @@ def _metric(group: Group, name: str, column: Column, factor: float = 1.0, is_exa
         def noise(row: Row, protocol: str = protocol) -> Iterable[str]:
             return noise_notes(row, name, protocol)
 
-        yield Measure(only, _reader(name, protocol, factor, column), is_exact, noise=noise)
+        def remarks(row: Row, protocol: str = protocol) -> Iterable[str]:
+            return _remarks(row, name, protocol)
+
+        yield Measure(only, _reader(name, protocol, factor, column), is_exact, noise=noise, remarks=remarks)
+
+
+def _remarks(row: Row, name: str, protocol: str) -> Iterator[str]:
+    """The notes that a metric left with its value."""
+    for record in row.finished:
+        metric = record.metrics.get(name)
+        if metric is not None and metric.protocol == protocol:
+            yield from metric.detail.get("notes", ())
 
 
 def _reader(name: str, protocol: str, factor: float, column: Column) -> Callable[[Row], Estimate | None]:
@@ -111,14 +135,6 @@ def _told_apart(column: Column, protocol: str) -> Column:
 def _seeds(group: Group) -> Iterator[Measure]:
     if any(len(row.records) > 1 for row in group.rows):
         yield Measure(Column("seeds", "Seeds"), lambda row: Estimate(len(row.finished)))
-
-
-def _kernel_distance(group: Group) -> Iterator[Measure]:
-    """KID in thousandths where it is small, as papers print it."""
-    sizes = [abs(r.metrics["kid"].value) for row in group.rows for r in row.finished if "kid" in r.metrics]
-    is_small = bool(sizes) and max(sizes) < 1
-    unit, factor = ("×10⁻³", 1e3) if is_small else ("", 1.0)
-    yield from _metric(group, "kid", Column("kid", "KID", unit, direction="lower"), factor)
 
 
 def _latencies(group: Group) -> Iterator[Measure]:

@@ -29,8 +29,10 @@ def results_table(records: Iterable[Record], manifest: Manifest, comparisons: It
     Cells that differ in their seed alone are averaged. A failed cell keeps its row and says why in a footnote.
     `comparisons` of rows decide what is better where they are given, else intervals do.
     """
-    distance, evidence = distance_name(manifest), Evidence(comparisons)
-    sections = tuple(_section(group, manifest, distance, evidence) for group in grouped(records, manifest))
+    evidence = Evidence(comparisons)
+    sections = tuple(
+        _section(group, manifest, distance_of(group, manifest), evidence) for group in grouped(records, manifest)
+    )
     sections = sections or (Section("", NAMES, (), caption=("No cell has finished or failed yet.",)),)
     return Table(title=f"{manifest.workload.get('name', 'Results')}, budget {manifest.budget}", sections=sections)
 
@@ -38,6 +40,11 @@ def results_table(records: Iterable[Record], manifest: Manifest, comparisons: It
 def distance_name(manifest: Manifest) -> str:
     """What the workload calls its Frechet distance; FID is only what the workload itself calls so."""
     return str(manifest.workload.get("distance") or "FD")
+
+
+def distance_of(group: Group, manifest: Manifest) -> str:
+    """What the group's protocol calls its Frechet distance, else the workload."""
+    return str(manifest.protocols.get(group.protocol, {}).get("distance") or distance_name(manifest))
 
 
 def _section(group: Group, manifest: Manifest, distance: str, evidence: Evidence) -> Section:
@@ -75,9 +82,11 @@ def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes, e
     places = 0 if are_counts else decimals(estimate.value for estimate in there)
     best = _best(measure, rows, estimates, evidence)
     noise = [footnotes.numbers(iter(measure.noise(row))) for row in rows]
+    remarks = [footnotes.numbers(iter(measure.remarks(row))) for row in rows]
+    notes = [tuple(sorted((*doubts, *others))) for doubts, others in zip(noise, remarks, strict=True)]
     cells = [
-        Cell() if estimate is None else replace(_number(measure, estimate, places), notes=notes)
-        for estimate, notes in zip(estimates, noise, strict=True)
+        Cell() if estimate is None else replace(_number(measure, estimate, places), notes=marks)
+        for estimate, marks in zip(estimates, notes, strict=True)
     ]
     if best is not None and not noise[best]:
         # Nothing stands out that reads the same.

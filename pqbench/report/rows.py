@@ -14,6 +14,12 @@ QUALITY = ("fd", "kid", "psnr_to_fp")
 """Metrics of the images, most telling first; the protocol of the first that is there decides a record's section."""
 
 
+def quality_names(records: Iterable[Record]) -> tuple[str, ...]:
+    """All metrics of images that some record has: those of `QUALITY` first, then in the order of the records."""
+    titled = (name for record in records for name, metric in record.metrics.items() if metric.title)
+    return tuple(dict.fromkeys((*QUALITY, *titled)))
+
+
 @dataclass(frozen=True)
 class Row:
     """One method at one precision and step count, over all its seeds."""

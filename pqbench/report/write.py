@@ -15,6 +15,7 @@ QUALITY_PLOT = "quality_latency"
 SAMPLE_GRID = "samples.png"
 CALIBRATION_PLOT = "calibration"
 CORRECTION_PLOT = "corrections"
+BIAS_PLOT = "n_bias"
 
 
 def write_report(run: RunFolder) -> list[Path]:
@@ -22,8 +23,10 @@ def write_report(run: RunFolder) -> list[Path]:
 
     table.md, table.tex, table.csv (one row a cell), table.html, quality_latency.png and .svg, samples.png where images
     were kept, calibration.png and .svg where calibration sets were drawn, corrections.png and .svg where predictions
-    were corrected, and trace-NAME.png for each cell with a trace of progressive quantization. The same records give the
-    same bytes. Raises `UserError` for a folder that holds no run, damaged records or a full disk.
+    were corrected, n_bias.png and .svg where a distance was extrapolated to infinitely many images, and trace-NAME.png
+    for each cell with a trace of progressive quantization. The same records give the same bytes.
+
+    Raises `UserError` for a folder that holds no run, damaged records or a full disk.
     """
     from pqbench.report.cells import cells_csv
     from pqbench.report.html_page import html_page
@@ -53,7 +56,7 @@ def figures_of(run: RunFolder) -> dict[str, bytes]:
         figures[SAMPLE_GRID] = grid
     figures[f"{QUALITY_PLOT}.png"] = quality_latency(records, manifest)
     figures[f"{QUALITY_PLOT}.svg"] = quality_latency(records, manifest, "svg")
-    return figures | _time_steps(records) | _gains(records) | _traces(records)
+    return figures | _time_steps(records) | _gains(records) | _biases(records) | _traces(records)
 
 
 def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -62,6 +65,7 @@ def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
         f"{QUALITY_PLOT}.png": "Quality against measured latency",
         SAMPLE_GRID: "The same seeds in every column",
         f"{CALIBRATION_PLOT}.png": "Time steps of the calibration sets",
+        f"{BIAS_PLOT}.png": "The distance against the number of images",
         f"{CORRECTION_PLOT}.png": "Gains that corrections undo",
     }
     return {
@@ -90,6 +94,15 @@ def _gains(records: list[Record]) -> dict[str, bytes]:
     if not lines:
         return {}
     return {f"{CORRECTION_PLOT}.png": gains_figure(lines), f"{CORRECTION_PLOT}.svg": gains_figure(lines, "svg")}
+
+
+def _biases(records: list[Record]) -> dict[str, bytes]:
+    from pqbench.report.figures.n_bias import bias_curves, bias_figure
+
+    curves = bias_curves(records)
+    if not curves:
+        return {}
+    return {f"{BIAS_PLOT}.png": bias_figure(curves), f"{BIAS_PLOT}.svg": bias_figure(curves, "svg")}
 
 
 def _traces(records: list[Record]) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -20,15 +20,23 @@ from pqbench.contracts import (
     CalibrationSampler,
     CalibrationSet,
     Context,
+    Contribution,
     Correction,
     Distiller,
+    Extractor,
+    FeatureExtractor,
+    ImageMetric,
     Method,
+    MetricInputs,
     Precision,
     Quantizer,
+    Score,
     Teachers,
+    Weights,
     Workload,
     parameter,
 )
+from pqbench.contracts.metric import Need
 from pqbench.distillation.guides import Guide
 from pqbench.distillation.trained import TrainedDistiller
 from pqbench.errors import UserError
@@ -161,6 +169,53 @@ class Doubled(Correction):
         return correct_output(net, context.timesteps()[:: context.steps // steps], torch.full((steps,), 2.0), biases)
 
 
+class ThreeOutputs(FeatureExtractor):
+    """Local means as features, a coarse picture as spatial features, and logits of a few colours; no weights."""
+
+    name: ClassVar[str] = "three"
+
+    def weights(self) -> Weights | None:
+        return None
+
+    def open(self, weights: Path | None, sha256: str) -> Extractor:
+        outputs = ("features", "spatial", "logits")
+        return Extractor(_Three().eval(), "three", "3" * 64, outputs=outputs, pixels="as they are", channels=3)
+
+
+class _Three(nn.Module):
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = images.float() / 255
+        features = torch.cat([x.mean((2, 3)), x.flatten(1).std(1, keepdim=True)], 1)
+        spatial = nn.functional.adaptive_avg_pool2d(x, 2)[:, 0]
+        return {"features": features, "spatial": spatial, "logits": 30 * x.mean((2, 3))}
+
+
+@dataclass(frozen=True)
+class Brightness(ImageMetric):
+    """The mean of all pixels, times `scale`; fails where `raises`."""
+
+    name: ClassVar[str] = "brightness"
+    title: ClassVar[str] = "Brightness"
+    unit: ClassVar[str] = "levels"
+    direction: ClassVar[Literal["lower", "higher"]] = "higher"
+    needs: ClassVar[tuple[Need, ...]] = ("images",)
+    scale: float = parameter(1.0, help="factor")
+    raises: bool = parameter(False, help="fail")
+
+    def compute(self, given: MetricInputs) -> Score:
+        if self.raises:
+            raise ValueError("too dark")
+        values = self._values(given)
+        return Score(float(values.mean()), notes=("Brightness is no quality.",))
+
+    def contribution(self, value: float, given: MetricInputs) -> Contribution:
+        values = self._values(given)
+        return Contribution(value, values - values.mean(), 1 / len(values))
+
+    def _values(self, given: MetricInputs) -> torch.Tensor:
+        return self.scale * torch.cat([batch.double().flatten(1).mean(1) for batch in given.images])
+
+
 class Cheap(Method):
     name: ClassVar[str] = "cheap"
     precision: ClassVar[Precision] = Precision(4, 4)
@@ -215,6 +270,16 @@ def pqbench_distillers() -> list[type[Distiller]]:
 @hookimpl
 def pqbench_corrections() -> list[type[Correction]]:
     return [Doubled]
+
+
+@hookimpl
+def pqbench_extractors() -> list[type[FeatureExtractor]]:
+    return [ThreeOutputs]
+
+
+@hookimpl
+def pqbench_metrics() -> list[type[ImageMetric]]:
+    return [Brightness]
 
 
 @hookimpl

@@ -29,7 +29,7 @@ METHODS = "cheap,cheap[w=2,a=2]"
 
 def run_and_compare(bench: Bench, methods: str, **request: Any) -> None:
     bench.run(methods, **request)
-    bench.folder.write_comparisons(compare_run(bench.folder, bench.cache, TinyWorkload()))
+    bench.folder.write_comparisons(compare_run(bench.folder, bench.cache, TinyWorkload(), bench.registry))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def found(bench: Bench, *names: str, run: RunFolder | None = None) -> list[Found
 
 
 def comparer(bench: Bench) -> RowComparer:
-    return RowComparer(bench.cache, TinyWorkload())
+    return RowComparer(bench.cache, TinyWorkload(), bench.registry)
 
 
 def test_every_pair_of_a_run_is_kept_with_what_the_table_shows(three: Bench) -> None:
@@ -124,7 +124,7 @@ def test_kept_comparisons_need_no_cache_and_others_name_the_command(three: Bench
     (three.folder.path / "comparisons.json").unlink()
     with pytest.raises(UserError, match=r"cheap w4a4 seed 0 .* no longer in the cache .*; make it again with: .*force"):
         comparer(three).compare(a, b)
-    assert compare_run(three.folder, three.cache, TinyWorkload()).comparisons == ()
+    assert compare_run(three.folder, three.cache, TinyWorkload(), three.registry).comparisons == ()
 
 
 def test_rows_are_compared_on_the_seeds_that_both_have(three: Bench, tmp_path: Path, registry: Registry) -> None:
@@ -177,7 +177,9 @@ def test_a_damaged_output_is_no_longer_there(three: Bench) -> None:
     file = three.cache.folder(run.key) / "features.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="fp w32a32 seed 0"):
-        RowComparer(StageCache(three.root / "cache"), TinyWorkload()).compare(*found(three, "fp", "cheap"))
+        RowComparer(StageCache(three.root / "cache"), TinyWorkload(), three.registry).compare(
+            *found(three, "fp", "cheap")
+        )
 
 
 def test_a_damaged_file_is_one_sentence_and_one_of_another_version_is_left_alone(three: Bench) -> None:

@@ -86,6 +86,7 @@ def test_one_row_against_the_others_and_two_runs(capsys: Capture) -> None:
         (["run", "chaep", "fp"], "No finished row is called chaep. Did you mean cheap?"),
         (["run", "fp", "cheap", "cheap"], "at most two"),
         (["run", "cache"], "cache has files in it but no manifest.json"),
+        (["run", "--metric", "fdd"], "--metric fdd is not a metric of these images. Did you mean fd?"),
         (["other", "--metric", "psnr_to_fp"], "There are no two rows to compare by psnr_to_fp in other"),
     ],
 )

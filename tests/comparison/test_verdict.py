@@ -10,11 +10,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from pqbench.comparison.influence import Contribution, frechet_contribution, mean_contribution
 from pqbench.comparison.result import Comparison, ComparisonIndex, Finding
 from pqbench.comparison.verdict import between_seeds, over_images
+from pqbench.contracts import Contribution
 from pqbench.contracts.workload import Reference
 from pqbench.evaluation.frechet import frechet_distance
+from pqbench.evaluation.influence import frechet_contribution, mean_contribution
 
 VARIANCES = torch.tensor([1.0, 0.7, 0.5, 0.3, 0.2, 0.1], dtype=torch.float64)
 REFERENCE = Reference(torch.zeros(6, dtype=torch.float64), VARIANCES.diag(), torch.zeros(2, 6), 2, "")
@@ -34,7 +35,7 @@ def draw(n: int, scales: tuple[float, float], generator: torch.Generator) -> lis
 
 def contribution(features: Tensor) -> Contribution:
     value = frechet_distance(features.mean(0), features.T.cov(), REFERENCE.mean, REFERENCE.covariance)
-    return frechet_contribution(value, features, REFERENCE)
+    return frechet_contribution(value, features, REFERENCE.mean, REFERENCE.covariance)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

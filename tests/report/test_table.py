@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import (
+    FACTS,
     OTHER_PROTOCOL,
     PROTOCOL,
     TIMING,
@@ -160,9 +161,11 @@ def test_caption_names_protocol_count_budget_seeds_and_extractor(records: list[R
         assert fact in first
 
 
-def test_distance_has_the_name_the_workload_gives_it(records: list[Record]) -> None:
-    manifest = make_manifest(workload={"name": "cifar10", "distance": "FID"})
-    assert "FID" in [column.title for column in only(records, manifest).columns]
+def test_distance_has_the_name_its_protocol_gives_it_and_else_the_workload(records: list[Record]) -> None:
+    named = make_manifest(protocols={PROTOCOL: {**FACTS, "distance": "FID"}})
+    older = make_manifest(workload={"name": "cifar10", "distance": "FID"}, protocols={})
+    for manifest in (named, older):
+        assert "FID" in [column.title for column in only(records, manifest).columns]
     text = json.dumps([column.title for column in only(records).columns])
     assert "FD" in text
     assert "FID" not in text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pqbench.bench.stage import Stage, StageName
 from pqbench.bench.stages.compress import calibrate, correct, distill, export, quantize
-from pqbench.bench.stages.images import features, sample
+from pqbench.bench.stages.images import features, reference, sample
 from pqbench.bench.stages.measure import score, time
 from pqbench.contracts.context import ProgressCallback
 
@@ -22,6 +22,7 @@ STAGE_FUNCTIONS: Mapping[StageName, StageFunction] = {
     "correct": correct,
     "sample": sample,
     "features": features,
+    "reference": reference,
     "score": score,
     "time": time,
 }

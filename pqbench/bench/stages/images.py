@@ -10,18 +10,22 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pqbench.bench.cell import Job
+from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
+from pqbench.bench.stages.stored import StoredImages, write_parts
 from pqbench.contracts.context import ProgressCallback
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.errors import UserError
-from pqbench.evaluation.features import extract_features
+from pqbench.evaluation.features import extract_outputs, require_finite
+from pqbench.evaluation.reference import DTYPES, statistics_metadata, statistics_of
 from pqbench.files import write_atomically
 from pqbench.quantization.checkpoint import load_checkpoint
 
 IMAGES = "images.safetensors"
 FEATURES = "features.safetensors"
+STATISTICS = "statistics.safetensors"
 _SHARD = "images-{:08d}.safetensors"
 
 
@@ -38,7 +42,9 @@ def sample(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pro
             if not shard.exists():
                 _write(shard, images=_images(net, job, indices, job.steps))
             progress(indices.stop, count, "images")
-        _write(folder / IMAGES, images=torch.cat([load_file(shard)["images"] for shard in shards]))
+        shape = count, *StoredImages(next(iter(shards))).shape[1:]
+        parts = (load_file(shard)["images"] for shard in shards)
+        write_parts(folder / IMAGES, "images", shape, parts, torch.uint8)
     for shard in shards:
         shard.unlink(missing_ok=True)
 
@@ -68,10 +74,37 @@ def load_images(folder: Path) -> Tensor:
     return load_file(folder / IMAGES)["images"]
 
 
+def stored_images(folder: Path) -> StoredImages:
+    """The same, read batch by batch."""
+    return StoredImages(folder / IMAGES)
+
+
 def features(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
-    """Features of all images, kept for every metric that is made of them."""
-    extracted = extract_features(stage.job.workload.extractor(), load_images(inputs["images"]))
-    _write(folder / FEATURES, features=extracted)
+    """Everything that one pass of the extractor gives, kept for every metric that is made of it."""
+    scoring = stage.job.scoring
+    outputs = extract_outputs(scoring.extractor, stored_images(inputs["images"]))
+    _write(folder / FEATURES, **as_kept(outputs, scoring))
+
+
+def as_kept(outputs: Mapping[str, Tensor], scoring: Scoring) -> dict[str, Tensor]:
+    """Outputs of an extractor (N, ...) as they are kept, (N, D). Raises `UserError` for what float16 cannot hold."""
+    kept = {name: values.flatten(1).to(DTYPES[scoring.features]) for name, values in outputs.items()}
+    for name, values in kept.items():
+        require_finite(values, f"The extractor {scoring.extractor.name} in {scoring.features}", name)
+    return kept
+
+
+def reference(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """Statistics of the real images that the user gave."""
+    statistics_into(folder, stage.job.scoring, progress)
+
+
+def statistics_into(folder: Path, scoring: Scoring, progress: ProgressCallback) -> None:
+    """What the stage leaves: a file that `--reference` takes too."""
+    assert scoring.source is not None, "there is this stage only where there are such images"
+    found = statistics_of(scoring.extractor, scoring.source, scoring.features, progress)
+    require_finite(found["features"], f"The extractor {scoring.extractor.name} in {scoring.features}")
+    write_atomically(folder / STATISTICS, save(found, metadata=statistics_metadata(scoring.extractor)))
 
 
 def save_strip(images: Tensor, path: Path) -> None:

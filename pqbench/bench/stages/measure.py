@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter
-from safetensors.torch import load_file
 
 from pqbench.bench.graph import timing_batches
 from pqbench.bench.records import Metric
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
-from pqbench.bench.stages.images import FEATURES, load_images
+from pqbench.bench.stages.outputs import Outputs
 from pqbench.contracts.context import ProgressCallback
-from pqbench.evaluation.quality import quality_metrics
+from pqbench.evaluation.scoring import score as score_metrics
 from pqbench.files import write_atomically
 
 METRICS = "metrics.json"
@@ -24,11 +23,17 @@ _METRICS = TypeAdapter(dict[str, Metric])
 def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Distances to the real images, and to the FP model's images of the same seeds for any other cell than FP's own."""
     job = stage.job
-    features = load_file(inputs["features"] / FEATURES)["features"]
-    pair = {}
-    if inputs["reference"] != inputs["images"]:
-        pair = {"images": load_images(inputs["images"]), "fp_images": load_images(inputs["reference"])}
-    write_metrics(quality_metrics(features, job.workload.reference(), job.protocol, **pair), folder)
+    is_own = inputs["fp_images"] == inputs["images"]
+    outputs = Outputs(
+        features=inputs["features"],
+        images=inputs["images"],
+        reference=job.scoring.known,
+        reference_sha256=job.scoring.reference_sha256,
+        statistics=inputs.get("statistics"),
+        fp_images=None if is_own else inputs["fp_images"],
+        fp_features=None if is_own else inputs["fp_features"],
+    )
+    write_metrics(score_metrics(job.scoring.metrics, outputs.sources(), job.protocol), folder)
 
 
 def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:

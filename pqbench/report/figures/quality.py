@@ -16,7 +16,7 @@ from pqbench.report.estimates import Estimate
 from pqbench.report.figures.labels import Label, place_labels
 from pqbench.report.figures.style import COLOURS, FAINT, INK, MARKERS, ImageFormat, drawn
 from pqbench.report.measures import LATENCY, latency_place
-from pqbench.report.results import distance_name
+from pqbench.report.results import distance_name, distance_of
 from pqbench.report.rows import Group, Row, grouped
 
 LOG_FROM = 3.0
@@ -48,9 +48,13 @@ def quality_latency(records: Iterable[Record], manifest: Manifest, form: ImageFo
     def draw(figure: Figure) -> None:
         grid = figure.subplots(1, len(panels), squeeze=False)
         for axes, (group, points) in zip(grid[0], panels, strict=True):
-            _panel(figure, axes, group, points, distance_name(manifest))
+            _panel(figure, axes, group, points, _distance(group, manifest))
 
     return drawn(draw, (7.2 * len(panels), 4.8), form)
+
+
+def _distance(group: Group | None, manifest: Manifest) -> str:
+    return distance_name(manifest) if group is None else distance_of(group, manifest)
 
 
 def _points(group: Group) -> list[Point]:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from pqbench.bench.records import Manifest, Record
 from pqbench.report.numbers import decimals, fixed
-from pqbench.report.results import distance_name
+from pqbench.report.results import distance_of
 from pqbench.report.rows import Row, grouped
 
 SMALLEST_SIDE = 64
@@ -36,7 +36,7 @@ def sample_grid(records: Iterable[Record], manifest: Manifest, folder: Path) -> 
     if not any(strips):
         return None
     labels = [
-        _label(row, distance_name(manifest), group.protocol if len(groups) > 1 else "")
+        _label(row, distance_of(group, manifest), group.protocol if len(groups) > 1 else "")
         for group in groups
         for row in group.rows
     ]

@@ -18,6 +18,7 @@ from pqbench.testing.contracts.expect import ContractError
 from pqbench.testing.contracts.extractor import check_extractor
 from pqbench.testing.contracts.leaks import no_leaked_globals
 from pqbench.testing.contracts.method import check_method
+from pqbench.testing.contracts.metric import check_metric, metric_inputs
 from pqbench.testing.contracts.quantizer import check_quantizer
 from pqbench.testing.contracts.workload import check_workload
 
@@ -29,7 +30,9 @@ __all__ = [
     "check_engine",
     "check_extractor",
     "check_method",
+    "check_metric",
     "check_quantizer",
     "check_workload",
+    "metric_inputs",
     "no_leaked_globals",
 ]

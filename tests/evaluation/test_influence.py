@@ -10,8 +10,16 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from pqbench.comparison.influence import frechet_contribution, kernel_contribution, mean_contribution
 from pqbench.contracts.workload import Reference
+from pqbench.evaluation import influence
+from pqbench.evaluation.frechet import frechet_distance
+from pqbench.evaluation.influence import (
+    delta_interval,
+    frechet_contribution,
+    frechet_with_influences,
+    kernel_contribution,
+    mean_contribution,
+)
 from pqbench.evaluation.kernel import kernel_distance, unbiased_mmd2
 
 DIMENSION = 5
@@ -39,7 +47,7 @@ def weighted_frechet(features: Tensor, weights: Tensor, reference: Reference) ->
 
 def test_frechet_influence_is_the_derivative_by_an_images_weight() -> None:
     features, reference = draw(400, 0), reference_of(draw(900, 1, 0.0, 1.0))
-    found = frechet_contribution(0.0, features, reference).images
+    found = frechet_contribution(0.0, features, reference.mean, reference.covariance).images
     step = 1e-5
     for image in (0, 7, 399):
         nudge = torch.zeros(400, dtype=torch.float64)
@@ -52,8 +60,8 @@ def test_features_without_variance_in_some_directions_have_finite_influences() -
     features = draw(50, 0)
     features[:, 2] = 3.0
     reference = reference_of(draw(900, 1))
-    assert torch.isfinite(frechet_contribution(0.0, features, reference).images).all()
-    constant = frechet_contribution(0.0, torch.ones(20, DIMENSION), reference)
+    assert torch.isfinite(frechet_contribution(0.0, features, reference.mean, reference.covariance).images).all()
+    constant = frechet_contribution(0.0, torch.ones(20, DIMENSION), reference.mean, reference.covariance)
     assert (constant.images == 0).all()
     assert constant.bias == 0
 
@@ -70,7 +78,7 @@ def test_frechet_bias_is_how_far_samples_lie_above_the_truth(scale: float) -> No
         gap, cov = features.mean(0), features.T.cov().numpy()
         root = scipy.linalg.sqrtm(cov @ variances.diag().numpy()).real
         above.append(float(gap @ gap) + np.trace(cov) + float(variances.sum()) - 2 * np.trace(root) - truth)
-        biases.append(frechet_contribution(0.0, features, reference).bias)
+        biases.append(frechet_contribution(0.0, features, reference.mean, reference.covariance).bias)
     error = 3 * float(np.std(above)) / math.sqrt(len(above))
     assert np.mean(biases) == pytest.approx(np.mean(above), rel=0.05, abs=error)
     assert np.mean(above) > error
@@ -102,3 +110,39 @@ def test_a_mean_has_the_textbook_error() -> None:
     found = mean_contribution(13.0, values)
     assert found.images.tolist() == pytest.approx([-3, -1, 4])
     assert found.image_scale * float(found.images.var()) == pytest.approx(13 / 3)
+
+
+def test_wide_features_have_intervals_by_their_influence_that_cover_as_a_bootstrap_does() -> None:
+    """Above the width that is resampled, the interval is the delta method's: about the expected value at this n."""
+    generator, values, hits = torch.Generator().manual_seed(0), [], 0
+    mean, covariance = torch.zeros(DIMENSION, dtype=torch.float64), torch.eye(DIMENSION, dtype=torch.float64)
+    intervals = []
+    for _ in range(200):
+        features = 1.3 * torch.randn(150, DIMENSION, generator=generator, dtype=torch.float64) + 0.3
+        value = frechet_distance(features.mean(0), features.T.cov(), mean, covariance)
+        intervals.append(delta_interval(frechet_contribution(value, features, mean, covariance)))
+        values.append(value)
+    hits = sum(low <= np.mean(values) <= high for low, high in intervals)
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+@pytest.mark.parametrize(("n", "width"), [(400, 300), (40, 300)])
+def test_the_distance_that_comes_with_influences_is_the_distance(n: int, width: int) -> None:
+    features, reference = draw(n, 0, dimension=width), reference_of(draw(900, 1, dimension=width))
+    own = features.mean(0), features.T.cov()
+    expected = frechet_distance(*own, reference.mean, reference.covariance)
+    found = frechet_with_influences(features, reference.mean, reference.covariance)
+    assert found.value == pytest.approx(expected, rel=1e-7)
+
+
+def test_contributions_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, reference = draw(90, 0), reference_of(draw(200, 1))
+    whole = frechet_contribution(1.0, features, reference.mean, reference.covariance)
+    kernel = kernel_contribution(1.0, features, reference.features, subsets=3, size=20)
+    monkeypatch.setattr(influence, "_ROWS", 13)
+    parts = frechet_contribution(1.0, features, reference.mean, reference.covariance)
+    torch.testing.assert_close(parts.images, whole.images)
+    assert parts.bias == pytest.approx(whole.bias, rel=1e-9)
+    kernel_parts = kernel_contribution(1.0, features, reference.features, subsets=3, size=20)
+    torch.testing.assert_close(kernel_parts.images, kernel.images)
+    torch.testing.assert_close(kernel_parts.reference, kernel.reference)

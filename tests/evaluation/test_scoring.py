@@ -9,13 +9,19 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from pqbench.bench.records import Metric
+from pqbench.contracts import ImageMetric, MetricInputs, Reference, Score, Setting
 from pqbench.contracts.workload import AcceptanceWindow
 from pqbench.errors import UserError
+from pqbench.evaluation.acceptance import check_acceptance
+from pqbench.evaluation.choice import ALL, DEFAULT, choose_metrics
 from pqbench.evaluation.features import extract_features
 from pqbench.evaluation.frechet import frechet_distance
 from pqbench.evaluation.paired import CAP_DB, psnr
-from pqbench.evaluation.protocol import Protocol
-from pqbench.evaluation.quality import check_acceptance, quality_metrics
+from pqbench.evaluation.protocol import Protocol, metric_protocol
+from pqbench.evaluation.scoring import score
+from pqbench.methods.composition import Part
+from pqbench.registry import Provenance, Registry
 from pqbench.testing.tiny import TinyWorkload
 
 
@@ -36,6 +42,32 @@ def images(n: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
 
 
+REGISTRY = Registry(list)
+SETTING = Setting(n=64, image=(3, 8, 8), width=8, reference_features=256)
+
+
+class InMemory(list[Tensor]):
+    """One batch of images."""
+
+    def __len__(self) -> int:
+        return len(self[0])
+
+
+def quality_metrics(
+    features: Tensor,
+    reference: Reference,
+    rules: Protocol,
+    ours: Tensor | None = None,
+    theirs: Tensor | None = None,
+    metrics: str = DEFAULT,
+) -> dict[str, Metric]:
+    sources: dict[Any, Any] = {"features": lambda: features, "reference": lambda: reference}
+    if ours is not None and theirs is not None:
+        sources |= {"images": lambda: InMemory([ours]), "fp_images": lambda: InMemory([theirs])}
+    chosen, _ = choose_metrics(metrics, REGISTRY, "quick", SETTING, {})
+    return score(chosen, sources, rules)
+
+
 def test_each_metric_says_what_it_is() -> None:
     ours, theirs = images(64) // 2, images(64)
     workload = TinyWorkload()
@@ -52,6 +84,7 @@ def test_each_metric_says_what_it_is() -> None:
         assert metric.high is not None
         assert metric.low <= metric.value <= metric.high
         assert (metric.n, metric.protocol) == (64, protocol().id)
+    assert [metric.title for metric in metrics.values()] == ["FD", "KID", "PSNR to FP"]
     assert metrics["fd"].detail["distance"] == "FD (tiny)"
     mean, covariance = features.double().mean(0), features.double().T.cov()
     reference = workload.reference()
@@ -79,12 +112,80 @@ def test_metrics_are_deterministic() -> None:
     assert first == second
 
 
-def test_refuses_nan_features_and_another_count_than_the_protocols() -> None:
-    reference = TinyWorkload().reference()
-    with pytest.raises(UserError, match="1 of 64 images"):
-        quality_metrics(torch.randn(64, 8).index_fill(0, torch.tensor([3]), float("nan")), reference, protocol())
-    with pytest.raises(ValueError, match="scores 64 images"):
-        quality_metrics(torch.randn(63, 8), reference, protocol())
+class Wrong(ImageMetric):
+    name = "wrong"
+    title = "Wrong"
+    direction = "lower"
+    needs = ("features",)
+    value: ClassVar[float] = float("nan")
+
+    def compute(self, given: MetricInputs) -> Score:
+        if self.value == 0:
+            given.logits  # noqa: B018
+        return Score(self.value)
+
+
+def wrong(value: float) -> Part[ImageMetric]:
+    metric = type("Wrong", (Wrong,), {"value": value})()
+    return Part(metric, {}, Provenance("elsewhere", "1.0", "wrong", "abc"))
+
+
+def test_a_metric_gets_only_what_it_asked_for_and_must_give_a_number() -> None:
+    sources: dict[Any, Any] = {"features": lambda: torch.zeros(64, 8), "logits": lambda: torch.zeros(64, 5)}
+    with pytest.raises(UserError, match="metric wrong gave nan"):
+        score([wrong(math.nan)], sources, protocol())
+    with pytest.raises(LookupError, match="logits is not among the metric's needs"):
+        score([wrong(0)], sources, protocol())
+
+
+def test_a_metric_of_a_plugin_or_with_parameters_has_a_protocol_of_its_own() -> None:
+    base = protocol()
+    sources: dict[Any, Any] = {"features": lambda: torch.zeros(64, 8)}
+    found = score([wrong(2.0)], sources, base)["wrong"]
+    assert found.protocol != base.id
+    assert found.detail["protocol"]["distribution"] == "elsewhere"
+    assert found.detail["protocol"]["images"] == base.id
+    parts = [choose_metrics(text, REGISTRY, "quick", SETTING, {})[0][0] for text in ("is", "is[splits=3]", "fd")]
+    ids = [metric_protocol(part, base)[0] for part in parts]
+    assert len(set(ids)) == 3
+    assert ids[2] == base.id
+
+
+def test_all_takes_what_can_be_computed_and_says_what_it_leaves_out() -> None:
+    chosen, notes = choose_metrics(ALL, REGISTRY, "quick", SETTING, {"logits": "there are no logits"})
+    names = [part.component.name for part in chosen]
+    assert names == ["fd", "kid", "psnr_to_fp", "fd_to_fp", "sfid", "precision", "recall", "fd_infinity"]
+    assert len(notes) == 2
+    assert any("is (there are no logits)" in note for note in notes)
+    assert any("ssim_to_fp (it needs images of at least 11x11 pixels" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fdd", "Did you mean fd"),
+        ("fd,fd", "names fd 2 times"),
+        ("is[splits=0]", "splits=0 is out of range"),
+        ("is[split=2]", "no parameter 'split'"),
+        ("is[splits=40]", "at least 80 images"),
+        ("precision[k=64]", "more than 64 images"),
+        ("ssim_to_fp", "cannot be computed here: it needs images of at least 11x11"),
+        ("fd_infinity", "at least 320 images for 80 features"),
+        ("", "list of metrics cannot be read"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_one_sentence(text: str, message: str) -> None:
+    setting = Setting(n=64, image=(3, 8, 8), width=80 if "infinity" in text else 8, reference_features=256)
+    with pytest.raises(UserError, match=message):
+        choose_metrics(text, REGISTRY, "quick", setting, {})
+
+
+def test_fewer_images_than_features_are_noted_by_frechet_distances_alone() -> None:
+    reference = Reference(torch.zeros(80), torch.eye(80), torch.randn(256, 80), 256, "0" * 64)
+    metrics = quality_metrics(torch.randn(64, 80), reference, protocol(), metrics="fd,kid")
+    (note,) = metrics["fd"].detail["notes"]
+    assert "64 images with 80 features" in note
+    assert "notes" not in metrics["kid"].detail
 
 
 def test_psnr_is_that_of_the_textbook_and_capped_without_error() -> None:
@@ -115,7 +216,9 @@ def test_a_protocols_id_follows_everything_it_fixes() -> None:
     for name, value in base:
         if name != "family":
             ids.add(base.model_copy(update={name: other[type(value)]}).id)
-    assert len(ids) == len(base.facts)
+    # The type of kept features is a fact where it is not the usual one.
+    assert len(ids) == len(base.facts) + 1
+    assert "features" not in base.facts
     assert Protocol.model_validate(base.facts) == base
 
 

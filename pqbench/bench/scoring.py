@@ -1,0 +1,231 @@
+"""How the images of a run are judged: by which extractor, against which reference, with which metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pqbench.contracts import Budget, Extractor, ImageMetric, Reference, Setting, Workload
+from pqbench.contracts.metric import Need
+from pqbench.errors import UserError
+from pqbench.evaluation.choice import DEFAULT, choose_metrics
+from pqbench.evaluation.features import extract_outputs, require_images
+from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
+from pqbench.evaluation.protocol import FeatureType, scoring_facts
+from pqbench.evaluation.reference import kept_count, load_statistics
+from pqbench.methods.composition import Part
+from pqbench.registry import Registry
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """What the user asked for.
+
+    metrics     in the grammar of methods, or `all`
+    protocol    an extractor's name; None: the workload's own
+    reference   a folder of real images, or a file of images or statistics; None: the workload's statistics
+    weights     a file for the extractor
+    features    what features are kept in
+    """
+
+    metrics: str = DEFAULT
+    protocol: str | None = None
+    reference: Path | None = None
+    weights: Path | None = None
+    features: FeatureType = "float32"
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and self.protocol is None:
+            raise UserError(f"--weights {self.weights} is for the extractor of a protocol: give --protocol NAME too.")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The live objects behind a protocol.
+
+    extractor_code   hash of an extractor's plugin; empty for a workload's own, whose source is in the workload's facts
+    source           real images whose statistics are still to be computed; None: `known` are there
+    known            the reference's statistics
+    is_own           whether extractor and reference are the workload's own, for which its acceptance windows are
+    """
+
+    extractor: Extractor
+    extractor_code: str
+    source: ImageSource | None
+    known: Reference | None
+    metrics: tuple[Part[ImageMetric], ...]
+    features: FeatureType
+    facts: dict[str, Any]
+    is_own: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reference_sha256(self) -> str:
+        """Of the real images, or of the file of their statistics."""
+        return str(self.facts["reference_sha256"])
+
+
+@dataclass
+class Judge:
+    """Resolves a request for images of one shape. Raises `UserError` for what does not fit together.
+
+    image      (C, H, W) of the images to be scored
+    n          how many
+    whose      what they are, for messages: `fashion`
+    missing    needs that nothing here can meet, with the reason
+    workload   whose own extractor and statistics are used where the request names none
+    """
+
+    request: ScoringRequest
+    registry: Registry
+    image: Shape
+    n: int
+    whose: str
+    workload: Workload | None = None
+    missing: dict[Need, str] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def scoring(self, budget: Budget, always: str = "") -> Scoring:
+        """Everything behind the protocol; no image is read but to know its shape."""
+        extractor = self.extractor
+        source, known = self._reference
+        kept = len(known.features) if known else kept_count(len(source or ()))
+        setting = Setting(self.n, self.image, self._width, kept)
+        reasons = self.missing | self._reasons(kept, known)
+        metrics, notes = choose_metrics(self.request.metrics, self.registry, budget, setting, reasons, always)
+        facts = scoring_facts(
+            extractor,
+            self.n,
+            own_reference=known,
+            reference=(source.sha256, len(source), kept) if source else ("", 0, 0),
+            features=self.request.features,
+        )
+        if self.request.protocol is not None:
+            # The workload's word is for its own extractor: another one's distance is an FID only if it says so.
+            facts["distance"] = extractor.distance or "FD"
+        return Scoring(
+            extractor,
+            self._code,
+            source,
+            known,
+            metrics,
+            self.request.features,
+            facts,
+            is_own=self.request.protocol is None and self.request.reference is None,
+            notes=notes,
+        )
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """The protocol's, or the workload's own; it takes the images."""
+        found = self._opened()
+        require_images(found, self._black)
+        return found
+
+    def _opened(self) -> Extractor:
+        if self.request.protocol is None:
+            if self.workload is None:
+                raise UserError("No protocol is named: give --protocol NAME, or --workload NAME for its own extractor.")
+            return self.workload.extractor()
+        from pqbench.evaluation.extractors import open_extractor
+
+        opened: Extractor = open_extractor(
+            self.request.protocol, self.registry, weights=self.request.weights, device=self.device
+        )
+        return opened
+
+    @cached_property
+    def _code(self) -> str:
+        if self.request.protocol is None:
+            return ""
+        from pqbench.evaluation.extractors import named_extractor
+
+        name = named_extractor(self.request.protocol, self.registry).name
+        distribution = self.request.protocol.partition("[")[0].rpartition(":")[0]
+        qualified = f"{distribution}:{name}" if distribution not in ("", name) else name
+        return self.registry.find("extractor", qualified).provenance.source_hash
+
+    @cached_property
+    def _width(self) -> int:
+        """Values of a feature, from one black image."""
+        try:
+            return extract_outputs(self.extractor, self._black)["features"].shape[1]
+        except RuntimeError:  # what torch raises for a shape that a net cannot take
+            size, name = _in_words(self.image), self.extractor.name
+            raise UserError(f"The extractor {name} does not take images of {size}, as {self.whose} has.") from None
+
+    @property
+    def _black(self) -> Tensor:
+        return torch.zeros(1, *self.image, dtype=torch.uint8)
+
+    @cached_property
+    def _reference(self) -> tuple[ImageSource | None, Reference | None]:
+        """Images whose statistics are to be computed, or statistics."""
+        path = self.request.reference
+        if path is None:
+            return None, self._own_statistics()
+        found = open_reference(path)
+        if isinstance(found, StatisticsFile):
+            known = load_statistics(found, self.extractor)
+            if len(known.mean) != self._width:
+                raise UserError(
+                    f"{path} holds statistics of {len(known.mean)} features, and the extractor {self.extractor.name} "
+                    f"has {self._width}: give those of this extractor, or images."
+                )
+            return None, known
+        if found.shape != self.image:
+            raise UserError(
+                f"The reference {path} has images of {_in_words(found.shape)}, and {self.whose} has "
+                f"{_in_words(self.image)}: give a reference of the same size and channels."
+            )
+        return found, None
+
+    def _own_statistics(self) -> Reference:
+        if self.workload is None:
+            raise UserError("No real images are named: give --reference PATH, a folder, .npz or .safetensors file.")
+        known = self.workload.reference_under(self.extractor)
+        if known is None:
+            raise UserError(
+                f"{self.workload.name} has no statistics of its real images under {self.extractor.name}: give "
+                "--reference PATH, a folder of those images, an .npz or a .safetensors file."
+            )
+        if self.image != image_shape(self.workload):
+            raise UserError(
+                f"{self.whose} has images of {_in_words(self.image)}, and those of {self.workload.name} have "
+                f"{_in_words(image_shape(self.workload))}: give --reference PATH with images of the same size."
+            )
+        return known
+
+    def _reasons(self, kept: int, known: Reference | None) -> dict[Need, str]:
+        """What this extractor and this reference cannot give."""
+        outputs, name = self.extractor.outputs, self.extractor.name
+        reasons: dict[Need, str] = {}
+        extracted: tuple[Need, ...] = ("spatial", "logits")
+        for output in extracted:
+            if output not in outputs:
+                reasons[output] = f"the extractor {name} has no {output} output"
+        if kept < 2:
+            reasons["reference_features"] = (
+                "the reference holds statistics alone, and it needs images or their features"
+            )
+        if "spatial" not in outputs or (known is not None and known.spatial is None):
+            reasons["reference_spatial"] = "the reference has no statistics of spatial features"
+        return reasons
+
+
+def image_shape(workload: Workload) -> Shape:
+    """(C, H, W) of what a workload decodes."""
+    _, channels, height, width = workload.decode(torch.zeros(1, *workload.shape)).shape
+    return channels, height, width
+
+
+def _in_words(shape: Shape) -> str:
+    channels, height, width = shape
+    return f"{height}x{width} pixels in {channels} channel{'s' if channels > 1 else ''}"

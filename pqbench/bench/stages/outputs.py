@@ -1,0 +1,72 @@
+"""What the stages of a cell left, as metrics read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from pqbench.bench.stages.images import FEATURES, STATISTICS, stored_images
+from pqbench.contracts import Reference
+from pqbench.contracts.metric import Need
+from pqbench.evaluation.reference import read_statistics
+from pqbench.evaluation.scoring import Sources
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Folders of finished stages.
+
+    reference     statistics of the real images, unless `statistics` leaves them
+    fp_images     of the full-precision model; None for its own cell
+    """
+
+    features: Path
+    images: Path
+    reference: Reference | None
+    reference_sha256: str = ""
+    statistics: Path | None = None
+    fp_images: Path | None = None
+    fp_features: Path | None = None
+
+    def sources(self) -> Sources:
+        """How to read each of them. Nothing is read yet, and nothing but the reference is kept."""
+        sources: dict[Need, Callable[[], Any]] = {"images": lambda: stored_images(self.images)}
+        named: dict[str, Need] = {"features": "features", "spatial": "spatial", "logits": "logits"}
+        for name in _names(self.features / FEATURES):
+            if name in named:
+                sources[named[name]] = _reader(self.features / FEATURES, name)
+        sources["reference"] = lambda: self._reference
+        if self.fp_images is not None:
+            fp_images = self.fp_images
+            sources["fp_images"] = lambda: stored_images(fp_images)
+        if self.fp_features is not None:
+            sources["fp_features"] = _reader(self.fp_features / FEATURES, "features")
+        return sources
+
+    @cached_property
+    def _reference(self) -> Reference:
+        if self.statistics is not None:
+            return read_statistics(self.statistics / STATISTICS, self.reference_sha256)
+        if self.reference is None:
+            raise LookupError("There is no reference.")
+        return self.reference
+
+
+def _names(path: Path) -> list[str]:
+    with safe_open(path, "pt") as file:
+        return list(file.keys())
+
+
+def _reader(path: Path, name: str) -> Callable[[], Tensor]:
+    def read() -> Tensor:
+        with safe_open(path, "pt") as file:
+            values: Tensor = file.get_tensor(name)
+        return values
+
+    return read

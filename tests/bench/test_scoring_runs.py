@@ -1,0 +1,244 @@
+"""Metrics, protocols and references in whole runs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bench_runs import Bench
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pqbench.bench.compared_rows import RowComparer, find_row, rows_of
+from pqbench.bench.comparisons import compare_run
+from pqbench.bench.records import Record
+from pqbench.bench.scoring import ScoringRequest
+from pqbench.bench.stages.images import FEATURES, IMAGES, STATISTICS
+from pqbench.errors import UserError
+from pqbench.evaluation.frechet import frechet_distance
+from pqbench.report.cells import flat_rows
+from pqbench.report.results import results_table
+from pqbench.report.write import figures_of
+from pqbench.testing.tiny import TinyWorkload
+
+ALL = ScoringRequest(metrics="all")
+
+
+def real_images(n: int = 40, size: int = 8, channels: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    path = tmp_path / "real.safetensors"
+    save_file({"images": real_images()}, path)
+    return path
+
+
+def three(real: Path, **changes: Any) -> ScoringRequest:
+    return ScoringRequest(**({"metrics": "all", "protocol": "three", "reference": real} | changes))
+
+
+def key(record: Record, stage: str) -> str:
+    return next(run.key for run in record.stages if run.stage == stage)
+
+
+def test_adding_metrics_keeps_features_and_the_values_of_the_others(bench: Bench) -> None:
+    first = bench.run("cheap")["cheap/0"]
+    second = bench.run("cheap", scoring=ALL)["cheap/0"]
+    assert list(first.metrics)[:3] == ["fd", "kid", "psnr_to_fp"]
+    for name in ("fd", "kid", "psnr_to_fp"):
+        assert first.metrics[name] == second.metrics[name]
+    for stage in ("sample", "features"):
+        assert key(first, stage) == key(second, stage)
+    assert {run.stage for run in second.stages if not run.cached} == {"score"}
+    assert {"fd_to_fp", "precision", "recall"} <= second.metrics.keys()
+    assert {"is", "sfid", "ssim_to_fp"}.isdisjoint(second.metrics)
+    notes = bench.plan("cheap", scoring=ALL).notes
+    assert any("sfid (the extractor tiny has no spatial output)" in note for note in notes)
+
+
+def test_the_full_precision_model_is_no_pair_of_itself(bench: Bench) -> None:
+    records = bench.run("cheap", scoring=ALL)
+    assert "fd_to_fp" not in records["fp/0"].metrics
+    cheap = records["cheap/0"]
+    ours, fp = (
+        load_file(bench.cache.folder(key(record, "features")) / FEATURES)["features"].double()
+        for record in (cheap, records["fp/0"])
+    )
+    expected = frechet_distance(ours.mean(0), ours.T.cov(), fp.mean(0), fp.T.cov())
+    assert cheap.metrics["fd_to_fp"].value == pytest.approx(expected, rel=1e-9)
+
+
+def test_every_metric_under_a_protocol_and_a_reference_of_images(bench: Bench, real: Path) -> None:
+    record = bench.run("cheap", images=32, scoring=three(real))["cheap/0"]
+    assert record.status == "ok", record.reason
+    assert {
+        "fd",
+        "kid",
+        "psnr_to_fp",
+        "fd_to_fp",
+        "sfid",
+        "is",
+        "precision",
+        "recall",
+        "fd_infinity",
+        "brightness",
+    } <= (record.metrics.keys())
+    outputs = load_file(bench.cache.folder(key(record, "features")) / FEATURES)
+    x = real_images().float() / 255
+    theirs = torch.cat([x.mean((2, 3)), x.flatten(1).std(1, keepdim=True)], 1).double()
+    own = outputs["features"].double()
+    expected = frechet_distance(own.mean(0), own.T.cov(), theirs.mean(0), theirs.T.cov())
+    assert record.metrics["fd"].value == pytest.approx(expected, rel=1e-6)
+    assert all(math.isfinite(metric.value) for metric in record.metrics.values())
+    facts = bench.folder.manifest().protocols[record.metrics["fd"].protocol]
+    assert (facts["extractor"], facts["pixels"], facts["reference_n"]) == ("three", "as they are", 40)
+    assert facts["distance"] == "FD"
+    assert any("No acceptance window is known for this protocol" in note for note in bench.folder.records()[0].notes)
+
+
+def test_statistics_of_a_reference_are_computed_once_and_can_be_given_themselves(bench: Bench, real: Path) -> None:
+    records = bench.run("cheap", scoring=three(real))
+    assert [run.cached for r in records.values() for run in r.stages if run.stage == "reference"] == [False, True]
+    moved = real.with_name("moved.safetensors")
+    shutil.copy(real, moved)
+    again = bench.run("cheap", scoring=three(moved))["cheap/0"]
+    assert again.metrics["fd"] == records["cheap/0"].metrics["fd"]
+    statistics = real.with_name("statistics.safetensors")
+    shutil.copy(bench.cache.folder(key(again, "reference")) / STATISTICS, statistics)
+    known = bench.run("cheap", scoring=three(statistics))["cheap/0"]
+    for name in ("fd", "kid", "sfid", "recall"):
+        assert known.metrics[name].value == again.metrics[name].value
+    assert known.metrics["fd"].protocol != again.metrics["fd"].protocol
+
+
+def test_statistics_alone_leave_out_what_needs_features(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "stats.npz"
+    np.savez(path, mu=np.zeros(4), sigma=np.eye(4))
+    record = bench.run("cheap", images=20, scoring=three(path))["cheap/0"]
+    assert {"kid", "precision", "recall", "sfid"}.isdisjoint(record.metrics)
+    assert "is" in record.metrics
+    with pytest.raises(UserError, match="The metric kid cannot be computed here: the reference holds statistics alone"):
+        bench.plan("cheap", scoring=three(path, metrics="fd,kid"))
+    np.savez(path, mu=np.zeros(5), sigma=np.eye(5))
+    with pytest.raises(UserError, match="statistics of 5 features, and the extractor three has 4"):
+        bench.plan("cheap", scoring=three(path))
+
+
+def test_two_protocols_never_share_a_column(bench: Bench, real: Path) -> None:
+    bench.run("cheap")
+    bench.run("cheap", images=32, scoring=three(real), seeds=(1,))
+    manifest = bench.folder.manifest()
+    sections = results_table(bench.folder.records(), manifest).sections
+    assert len(sections) == 2
+    shown = " ".join(sections[1].caption)
+    assert "extractor three" in shown
+    assert "Protocol" in shown
+    (brightness,) = (column for column in sections[1].columns if column.key == "brightness")
+    assert (brightness.heading, brightness.direction) == ("Brightness (levels) ↑", "higher")
+    assert "(IS) fixes: images" in shown
+    assert "parameters.splits 10" in shown
+
+
+def test_another_parameter_of_a_metric_is_another_column(bench: Bench) -> None:
+    bench.run("cheap", scoring=ScoringRequest(metrics="brightness"))
+    bench.run("cheap[w=8,a=8]", scoring=ScoringRequest(metrics="brightness[scale=2]"))
+    (section,) = results_table(bench.folder.records(), bench.folder.manifest()).sections
+    titles = [column.title for column in section.columns if column.key.startswith("brightness")]
+    assert len(titles) == 2
+    assert all(title.startswith("Brightness under ") for title in titles)
+    assert section.footnotes.count("Brightness is no quality.") == 1
+    rows = flat_rows(bench.folder.records())
+    assert all(row["brightness"] is not None and row["brightness_low"] is None for row in rows)
+
+
+def test_a_metric_that_fails_fails_the_cell_with_its_words(bench: Bench) -> None:
+    record = bench.run("cheap", scoring=ScoringRequest(metrics="brightness[raises=true]"))["fp/0"]
+    assert record.reason == "score raised ValueError: too dark"
+
+
+def test_features_in_half_precision_take_half_the_bytes_and_another_protocol(bench: Bench) -> None:
+    whole = bench.run("cheap")["cheap/0"]
+    half = bench.run("cheap", scoring=ScoringRequest(features="float16"))["cheap/0"]
+    paths = [bench.cache.folder(key(record, "features")) / FEATURES for record in (whole, half)]
+    dtypes = []
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            dtypes.append(file.get_tensor("features").dtype)
+    assert dtypes == [torch.float32, torch.float16]
+    assert whole.metrics["fd"].protocol != half.metrics["fd"].protocol
+    assert half.metrics["fd"].value == pytest.approx(whole.metrics["fd"].value, rel=0.01)
+
+
+def test_rows_are_compared_by_new_metrics_under_a_given_reference(bench: Bench, real: Path) -> None:
+    bench.run("cheap,cheap[w=2,a=2]", images=32, scoring=three(real))
+    bench.folder.write_comparisons(compare_run(bench.folder, bench.cache, TinyWorkload(), bench.registry))
+    labels = ("cheap", "cheap[w=2,a=2]")
+    kept = {each.metric: each for each in bench.folder.comparisons() if (each.a.label, each.b.label) == labels}
+    assert {"fd", "kid", "psnr_to_fp", "sfid", "is", "precision", "fd_to_fp", "brightness"} == set(kept)
+    assert kept["brightness"].title == "Brightness"
+    assert kept["psnr_to_fp"].verdict == "better"
+    rows = rows_of(bench.folder)
+    a, b = (find_row(rows, name) for name in ("cheap[w=2,a=2]", "cheap"))
+    flipped = RowComparer(bench.cache, TinyWorkload(), bench.registry).compare(a, b)
+    assert {each.metric: each.verdict for each in flipped}["psnr_to_fp"] == "worse"
+    (bench.folder.path / "comparisons.json").unlink()
+    again = RowComparer(bench.cache, TinyWorkload(), bench.registry).compare(b, a)
+    for each in again:
+        assert each == kept[each.metric]
+
+
+def test_the_curve_of_the_distance_is_a_figure(bench: Bench) -> None:
+    record = bench.run("cheap", images=48, scoring=ScoringRequest(metrics="fd_infinity"))["cheap/0"]
+    assert list(record.metrics)[:2] == ["fd", "fd_infinity"]
+    assert {"n_bias.png", "n_bias.svg"} <= figures_of(bench.folder).keys()
+    (section,) = results_table(bench.folder.records(), bench.folder.manifest()).sections
+    assert "FD∞" in [column.title for column in section.columns]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"protocol": "three"}, r"tiny has no statistics of its real images under three: give --reference PATH"),
+        ({"protocol": "thre", "reference": "real"}, "Did you mean three"),
+        ({"protocol": "three", "reference": "large"}, r"has images of 16x16 pixels in 3 channels, and tiny has 8x8"),
+        ({"protocol": "three", "reference": "grey"}, r"has images of 8x8 pixels in 1 channel, and tiny has 8x8"),
+        ({"protocol": "three", "reference": "nowhere"}, "There is no .*nowhere"),
+        ({"weights": "real"}, "--weights .* is for the extractor of a protocol"),
+        ({"metrics": "fdd"}, "Did you mean fd"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(
+    request_: dict[str, str], message: str, bench: Bench, tmp_path: Path
+) -> None:
+    save_file({"images": real_images()}, tmp_path / "real.safetensors")
+    save_file({"images": real_images(size=16)}, tmp_path / "large.safetensors")
+    save_file({"images": real_images(channels=1)}, tmp_path / "grey.safetensors")
+    files = {"reference", "weights"} & request_.keys()
+    paths = {name: tmp_path / f"{request_[name]}.safetensors" for name in files}
+    with pytest.raises(UserError, match=message):
+        bench.plan("cheap", scoring=ScoringRequest(**(request_ | paths)))  # type: ignore[arg-type]
+
+
+def test_only_the_inception_gives_its_distance_the_name_fid(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyWorkload, "distance", "FID")
+    assert bench.plan("cheap").protocol.distance == "FID"
+    assert bench.plan("cheap", scoring=three(real)).protocol.distance == "FD"
+
+
+def test_images_are_kept_as_if_they_were_written_whole(bench: Bench) -> None:
+    record = bench.run("cheap")["cheap/0"]
+    path = bench.cache.folder(key(record, "sample")) / IMAGES
+    whole = path.with_name("whole.safetensors")
+    save_file(load_file(path), whole)
+    assert whole.read_bytes() == path.read_bytes()

@@ -1,0 +1,111 @@
+"""`pqbench score`: a claim about images is checked with the metrics of runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pqbench.cli.main import run_command_line
+
+PLUGINS = Path(__file__).parents[1] / "bench" / "bench_plugins.py"
+
+
+def draw(n: int, seed: int = 0, channels: int = 3, size: int = 8) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("here")
+    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(plugins)
+    monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+    save_file({"images": draw(40)}, tmp_path / "real.safetensors")
+    np.savez(tmp_path / "made.npz", arr_0=draw(32, seed=1).permute(0, 2, 3, 1).numpy())
+    return tmp_path
+
+
+def score(here: Path, *arguments: str) -> int:
+    return run_command_line(["score", str(here / "made.npz"), *arguments])
+
+
+def test_images_of_a_run_score_as_the_run_did(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = ["--protocol", "three", "--reference", str(here / "real.safetensors"), "--metrics", "all"]
+    run = ["run", "-w", "tiny", "-n", "24", "--engines", "none", "-m", "cheap", "-o", str(here / "run"), *reference]
+    assert run_command_line(run) == 0
+    capsys.readouterr()
+    records = [json.loads(line) for line in (here / "run" / "records.jsonl").read_text().splitlines()]
+    key = next(stage["key"] for stage in records[1]["stages"] if stage["stage"] == "sample")
+    save_file(load_file(here / "cache" / key / "images.safetensors"), here / "images.safetensors")
+    assert run_command_line(["score", str(here / "images.safetensors"), *reference, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "statistics found in the cache" in shown.err
+    found = json.loads(shown.out)["metrics"]
+    assert {"fd", "kid", "is", "sfid", "precision", "recall", "fd_infinity"} <= found.keys()
+    for name, metric in found.items():
+        assert metric["value"] == pytest.approx(records[1]["metrics"][name]["value"], rel=1e-9), name
+    assert "psnr_to_fp (it needs the full-precision model's images" in shown.err
+
+
+def test_a_table_names_the_protocol(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(here, "-w", "tiny") == 0
+    shown = capsys.readouterr().out
+    assert "FD ↓" in shown
+    assert "KID ↓" in shown
+    assert "extractor tiny" in " ".join(shown.split())
+    assert "32 images, sha256" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "No protocol is named: give --protocol NAME, or --workload NAME"),
+        (["--protocol", "three"], "No real images are named: give --reference PATH"),
+        (["-w", "fashion"], "images of 8x8 pixels in 3 channels, and those of fashion have 32x32 pixels in 1 channel"),
+        (["-w", "tiny", "--reference", "GREY"], "has images of 8x8 pixels in 1 channel"),
+        (["-w", "tiny", "--reference", "LARGE"], "has images of 16x16 pixels in 3 channels"),
+        (["-w", "tiny", "--metrics", "psnr_to_fp"], "it needs the full-precision model's images of the same noise"),
+        (["-w", "tiny", "--metrics", "is"], "the extractor tiny has no logits output"),
+        (["-w", "tiny", "--weights", "GREY"], "give --protocol NAME too"),
+        (["--protocol", "fid-clean", "--reference", "REAL"], "pqbench fetch fid-clean"),
+        (["-w", "tini"], "Did you mean tiny"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(
+    arguments: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PQBENCH_WEIGHTS", str(here / "no-weights"))
+    save_file({"images": draw(40, channels=1)}, here / "grey.safetensors")
+    save_file({"images": draw(40, size=16)}, here / "large.safetensors")
+    paths = {name: str(here / f"{name.lower()}.safetensors") for name in ("GREY", "LARGE", "REAL")}
+    assert score(here, *(paths.get(argument, argument) for argument in arguments)) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_grey_images_are_refused_by_an_extractor_of_colour(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"images": draw(40, channels=1)}, here / "grey.safetensors")
+    grey = str(here / "grey.safetensors")
+    assert run_command_line(["score", grey, "--protocol", "three", "--reference", grey]) == 2
+    assert "takes images with 3 channels; these have 1" in capsys.readouterr().err
+
+
+def test_one_image_is_too_few(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"images": draw(1)}, here / "one.safetensors")
+    assert run_command_line(["score", str(here / "one.safetensors"), "-w", "tiny"]) == 2
+    assert "has 1 image: a distance needs at least 2" in capsys.readouterr().err

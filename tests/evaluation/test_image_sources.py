@@ -1,0 +1,155 @@
+"""Images and references by path: every layout gives the same images, and what cannot be is one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pqbench.contracts import Extractor
+from pqbench.errors import UserError
+from pqbench.evaluation import image_sources
+from pqbench.evaluation.image_sources import StatisticsFile, open_images, open_reference
+from pqbench.evaluation.reference import load_statistics, statistics_of
+from pqbench.testing.tiny import TinyWorkload
+
+
+def draw(n: int = 7, channels: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, channels, 5, 4), generator=generator, dtype=torch.uint8)
+
+
+def write_folder(path: Path, images: Tensor) -> Path:
+    path.mkdir()
+    for i, image in enumerate(images):
+        pixels = image.permute(1, 2, 0).numpy()
+        Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(path / f"{i:03}.png")
+    (path / "notes.txt").write_text("no image")
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_all_layouts_give_the_same_images(channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_sources, "_BATCH_BYTES", 3 * channels * 20)  # batches of three
+    images = draw(channels=channels)
+    last = images.permute(0, 2, 3, 1).contiguous().numpy()
+    write_folder(tmp_path / "folder", images)
+    np.savez(tmp_path / "a.npz", arr_0=last)
+    np.savez_compressed(tmp_path / "b.npz", images=images.numpy(), labels=np.zeros(7))
+    save_file({"images": images}, tmp_path / "c.safetensors")
+    save_file({"x": torch.from_numpy(last)}, tmp_path / "d.safetensors")
+    if channels == 1:
+        np.savez(tmp_path / "e.npz", arr_0=last.squeeze(3))
+    hashes = set()
+    for path in sorted(tmp_path.iterdir()):
+        source = open_images(path)
+        assert (len(source), source.shape) == (7, (channels, 5, 4))
+        batches = list(source)
+        assert [len(batch) for batch in batches] == [3, 3, 1]
+        assert torch.equal(torch.cat(batches), images)
+        hashes.add(source.sha256)
+    assert len(hashes) == len(list(tmp_path.iterdir()))
+
+
+def test_a_folders_hash_follows_names_and_contents(tmp_path: Path) -> None:
+    first, second = (write_folder(tmp_path / name, draw()) for name in ("one", "two"))
+    assert open_images(first).sha256 == open_images(second).sha256
+    (second / "003.png").rename(second / "a.png")
+    assert open_images(first).sha256 != open_images(second).sha256
+
+
+def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
+    def refused(path: Path, message: str) -> None:
+        with pytest.raises(UserError, match=message) as caught:
+            list(open_images(path))
+        assert "\n" not in str(caught.value)
+
+    refused(tmp_path / "nowhere", "There is no .*nowhere: give a folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "has no images in it")
+    mixed = write_folder(tmp_path / "mixed", draw())
+    Image.new("RGB", (9, 9)).save(mixed / "100.png")
+    refused(mixed, "mixes images: 000.png is 5x4 in colour and 100.png is 9x9 in colour")
+    greys = write_folder(tmp_path / "greys", draw())
+    Image.new("L", (4, 5)).save(greys / "100.png")
+    refused(greys, "000.png is 5x4 in colour and 100.png is 5x4 in grey")
+    broken = write_folder(tmp_path / "broken", draw())
+    (broken / "002.png").write_bytes(b"not a picture")
+    refused(broken, "002.png cannot be read as an image")
+    cut = write_folder(tmp_path / "cut", draw())
+    (cut / "002.png").write_bytes((cut / "001.png").read_bytes()[:60])
+    refused(cut, "002.png cannot be read as an image")
+    clear = write_folder(tmp_path / "clear", draw())
+    Image.new("RGBA", (4, 5)).save(clear / "000.png")
+    refused(clear, "000.png is of mode RGBA: give images in RGB or grey")
+    text = tmp_path / "text.txt"
+    text.write_text("hello")
+    refused(text, "neither a folder of images nor an .npz or .safetensors file")
+
+
+@pytest.mark.parametrize("form", ["npz", "safetensors"])
+def test_bad_arrays_are_one_sentence(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"images.{form}"
+
+    def refused(message: str, **arrays: Tensor) -> None:
+        if arrays and form == "npz":
+            np.savez(path, **{name: tensor.numpy() for name, tensor in arrays.items()})  # type: ignore[arg-type]
+        elif arrays:
+            save_file(arrays, path)
+        with pytest.raises(UserError, match=message):
+            list(open_images(path))
+
+    floats = draw().float() / 255
+    refused("holds images of type (float32|F32), and extractors take uint8", images=floats)
+    floats[4, 0, 1, 1] = torch.nan
+    refused("has NaN or infinite pixels in 1 of its first 7 images", images=floats)
+    refused("array of shape", images=torch.zeros(4, 2, 5, 5, dtype=torch.uint8))
+    refused("no images in it", images=torch.zeros(0, 3, 5, 5, dtype=torch.uint8))
+    refused("no array called images, arr_0, samples, but a, b", a=draw(), b=draw())
+    if form == "npz":
+        refused("holds statistics, not images", mu=torch.zeros(3), sigma=torch.eye(3))
+    else:
+        refused("holds statistics, not images", mean=torch.zeros(3), covariance=torch.eye(3))
+    path.write_bytes(b"PK\x03\x04 this is no archive")
+    refused("cannot be read: it is damaged or not what its name says")
+
+
+def test_statistics_are_those_of_all_images_and_survive_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_sources, "_BATCH_BYTES", 3 * 8 * 8 * 10)
+    images = torch.randint(0, 256, (33, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    np.savez(tmp_path / "real.npz", images=images.numpy())
+    extractor = TinyWorkload().extractor()
+    source = open_images(tmp_path / "real.npz")
+    found = statistics_of(extractor, source, "float16", lambda *_: None)
+    features = extractor.net(images).double()
+    torch.testing.assert_close(found["mean"], features.mean(0))
+    torch.testing.assert_close(found["covariance"], features.T.cov())
+    assert found["features"].dtype == torch.float16
+    torch.testing.assert_close(found["features"].double(), features, rtol=2e-3, atol=1e-4)
+    save_file(found, tmp_path / "s.safetensors", metadata={"extractor_sha256": extractor.sha256})
+    file = open_reference(tmp_path / "s.safetensors")
+    assert isinstance(file, StatisticsFile)
+    reference = load_statistics(file, extractor)
+    assert (reference.n, len(reference.features), reference.spatial) == (33, 33, None)
+    with pytest.raises(UserError, match="was made with an extractor of sha256"):
+        load_statistics(file, Extractor(extractor.net, "other", "0" * 64))
+
+
+def test_broken_statistics_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "s.npz"
+    for arrays, message in (
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, "do not fit"),
+        ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "NaN or infinite values in its statistics"),
+    ):
+        np.savez(path, **arrays)
+        file = open_reference(path)
+        assert isinstance(file, StatisticsFile)
+        with pytest.raises(UserError, match=message):
+            load_statistics(file, TinyWorkload().extractor())
