@@ -53,7 +53,8 @@ def write_folder(model: Exportable, folder: Path, floats: str) -> None:
         (folder / "requirements.txt").write_text(requirements)
         (folder / "sample.py").write_text(text)
         if model.condition and not are_labels(model.condition):
-            np.savez(folder / CONDITION, **condition_arrays(model.condition))
+            arrays: dict[str, Any] = condition_arrays(model.condition)
+            np.savez(folder / CONDITION, **arrays)
 
 
 def open_folder(folder: Path, floats: str, threads: int) -> Callable[..., Tensor]:
