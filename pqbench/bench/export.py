@@ -34,8 +34,8 @@ CARD = "README.md"
 EXAMPLE_ROWS = 16
 """Conditions that the example of a conditional model has."""
 LARGEST_DIFFERENCE = 0.1
-"""Of one step between the written files and the engine, relative. Files for a fixed batch differ by nothing, those for any
-batch by what rounding flips in a net of few bits amplify to; a damaged file is off by more.
+"""Of one step between the written files and the engine, relative. Files for a fixed batch differ by nothing, those for
+any batch by what rounding flips in a net of few bits amplify to; a damaged file is off by more.
 """
 _CHECKED_STEPS = 3
 """First, middle and last of the run."""

@@ -98,10 +98,10 @@ def _use(facts: ExportFacts) -> Iterator[str]:
     )
     yield ""
     yield (
-        "Weights of fewer than 8 bits take a byte each in `model.bin`, for which there are kernels; the packed checkpoint "
-        "stores them in their bits. The same noise gives the images that the engine gives. A net of few bits amplifies "
-        "what is rounded otherwise on another processor or at another batch: pixels may differ there, while the images "
-        "are as good."
+        "Weights of fewer than 8 bits take a byte each in `model.bin`, for which there are kernels; the packed "
+        "checkpoint stores them in their bits. The same noise gives the images that the engine gives. A net of few "
+        "bits amplifies what is rounded otherwise on another processor or at another batch: pixels may differ there, "
+        "while the images are as good."
     )
     yield ""
     yield from _table(("File", "Bytes"), [(f"`{name}`", f"{size:,}") for name, size in facts.files.items()])
@@ -127,8 +127,8 @@ def _measured(facts: ExportFacts) -> Iterator[str]:
     yield from _table(("Figure", "Value", "95 % interval", "n", "Protocol"), rows)
     yield ""
     yield (
-        "Images are judged as the protocol says, at the end of this card: those of the model simulated in torch, unless "
-        "it names an engine. A latency is a median on the machine that its protocol names."
+        "Images are judged as the protocol says, at the end of this card: those of the model simulated in torch, "
+        "unless it names an engine. A latency is a median on the machine that its protocol names."
     )
     for note in facts.record.notes:
         yield f"- {note}"
