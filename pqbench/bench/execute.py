@@ -48,6 +48,11 @@ class Executor:
         for stage in cell:
             done.append(self._produce(cell, stage))
 
+    def make_model(self, cell: Cell) -> None:
+        """Produce a cell's model, and nothing of what is measured on it. Raises as `execute` does."""
+        for stage in cell.model:
+            self._produce(cell, stage)
+
     def _produce(self, cell: Cell, stage: Stage) -> StageRun:
         if stage.key in self.failed:
             raise self.failed[stage.key]

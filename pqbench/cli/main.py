@@ -36,6 +36,7 @@ class Commands(LazyGroup):
             "pqbench.cli.diagnose:diagnose", "Measure error by layer and time step of a run's cells."
         ),
         "export": CommandRef("pqbench.cli.export:export", "Write a model into a folder that runs without pqbench."),
+        "ladder": CommandRef("pqbench.cli.ladder:ladder", "Check what must hold of a method's quantizer."),
         "methods": CommandRef("pqbench.cli.methods:app", "See the methods, their components and their ablations."),
         "plugins": CommandRef("pqbench.cli.plugins:app", "See which methods and components are installed."),
         "env": CommandRef("pqbench.cli.env:env", "Show the environment that results depend on."),

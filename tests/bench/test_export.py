@@ -111,7 +111,7 @@ def check_script(folder: Path) -> None:
     required = {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().splitlines()}
     assert required == {"openvino", "numpy", "pillow"}
     work = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert len(work) <= 13
+    assert len(work) <= 14  # with its docstring
 
 
 @pytest.fixture(scope="module")

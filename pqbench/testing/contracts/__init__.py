@@ -15,6 +15,7 @@ from pqbench.testing.contracts.correction import check_correction
 from pqbench.testing.contracts.distiller import check_distiller
 from pqbench.testing.contracts.engine import check_engine
 from pqbench.testing.contracts.expect import ContractError
+from pqbench.testing.contracts.ladder import check_ladder
 from pqbench.testing.contracts.leaks import no_leaked_globals
 from pqbench.testing.contracts.method import check_method
 from pqbench.testing.contracts.quantizer import check_quantizer
@@ -26,6 +27,7 @@ __all__ = [
     "check_correction",
     "check_distiller",
     "check_engine",
+    "check_ladder",
     "check_method",
     "check_quantizer",
     "check_workload",
