@@ -56,17 +56,28 @@ class Halved(TorchEager):
     def compile(
         self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: object = ()
     ) -> EagerExecutable:
-        return EagerExecutable(_Scaled(net), threads)
+        return EagerExecutable(_Combined(net, 0.5, 0.0), threads)
 
 
-class _Scaled(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
+class Mirrored(TorchEager):
+    """An engine that is as far from full precision as the simulation is, on the other side."""
+
+    def compile(
+        self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: object = ()
+    ) -> EagerExecutable:
+        return EagerExecutable(_Combined(net, -1.0, 2.0), threads)
+
+
+class _Combined(nn.Module):
+    """a times a net's prediction and b times that of full precision."""
+
+    def __init__(self, net: nn.Module, a: float, b: float) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.exact, self.a, self.b = net, WORKLOAD.denoiser(), a, b
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        halved: Tensor = self.net(*inputs) / 2
-        return halved
+        combined: Tensor = self.a * self.net(*inputs) + self.b * self.exact(*inputs)
+        return combined
 
 
 def rungs(model_at: ModelAt, final: ModelAt | None = None, engine: type[TorchEager] = Exact) -> dict[str, Rung]:
@@ -135,8 +146,9 @@ def test_weights_that_are_not_their_codes_fail_the_file(sound: ModelAt, calibrat
     assert "codes" in found["packed"].measured
 
 
-def test_an_engine_that_computes_something_else_is_named(sound: ModelAt) -> None:
-    found = rungs(sound, engine=Halved)
+@pytest.mark.parametrize(("engine", "bits"), [(Halved, 8), (Mirrored, 4)])
+def test_an_engine_that_computes_something_else_is_named(sound: ModelAt, engine: type[TorchEager], bits: int) -> None:
+    found = rungs(sound, final=lambda _: sound(Precision(bits, bits)), engine=engine)
     assert failed(found) == ["engine torch"]
     assert "lowers the net" in found["engine torch"].look_at
 
