@@ -60,7 +60,7 @@ class Executor:
             self.cache.discard(stage.key)
         self._renewed.add(stage.key)
         title, started = f"{cell.title}: {stage.name}", time.monotonic()
-        with self.progress.stage(title) as report:
+        with self.progress.stage(title, still=stage.name == "time") as report:
             ran = self.cache.produce(
                 stage.key,
                 lambda folder: self._work(stage, folder, report),

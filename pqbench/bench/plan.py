@@ -27,6 +27,7 @@ class Request:
     methods   in the grammar of `pqbench.methods.grammar`
     images    for each cell, instead of the budget's
     engines   that latency is measured on; none: no timing
+    exclusive   seconds that a timing may wait for a quiet machine
     """
 
     methods: str
@@ -36,6 +37,7 @@ class Request:
     images: int | None = None
     engines: tuple[str, ...] = ("torch", "openvino")
     device: str = "cpu"
+    exclusive: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
             engines,
             seed,
             request.device,
+            exclusive=request.exclusive,
         )
         for seed in request.seeds
         for composition in compositions

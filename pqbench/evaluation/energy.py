@@ -31,10 +31,14 @@ class Counter(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it counts."""
+        ...
 
     @property
-    def span(self) -> float: ...
+    def span(self) -> float:
+        """Joules after which it starts again."""
+        ...
 
     def read(self) -> float:
         """Joules since the counter last started at 0."""

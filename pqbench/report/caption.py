@@ -11,7 +11,7 @@ from pqbench.bench.records import Manifest, Record
 from pqbench.comparison.result import Comparison
 from pqbench.report.estimates import Estimate
 from pqbench.report.evidence import Evidence
-from pqbench.report.measures import latency_heading
+from pqbench.report.measures import ENERGY, latency_heading
 from pqbench.report.rows import QUALITY, Group, Row
 
 HASH = re.compile(r"[0-9a-f]{40,}")
@@ -64,6 +64,8 @@ def _family(metric: str) -> str:
     """What a metric's protocol is for, as readers see it in the headings."""
     if metric.startswith("latency_"):
         return latency_heading(metric)
+    if metric.startswith(ENERGY):
+        return f"{latency_heading(metric)}: energy"
     return {"peak_memory_bytes": "peak memory"}.get(metric, "quality")
 
 
