@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -107,31 +108,24 @@ def test_why_there_is_none_is_said(powercap: Path, tmp_path: Path, monkeypatch: 
 
 
 class FakeNvml(SimpleNamespace):
-    """As much of pynvml as is used; energy in millijoules."""
+    """As much of pynvml as is used, under its names; energy in millijoules."""
 
     def __init__(self) -> None:
-        super().__init__(energy=5_000, open=0, asked=[])
+        pids = (os.getpid(), os.getppid(), 1, 2**30)
+        super().__init__(
+            energy=5_000,
+            open=0,
+            asked=[],
+            nvmlInit=lambda: self._count(1),
+            nvmlShutdown=lambda: self._count(-1),
+            nvmlDeviceGetHandleByUUID=lambda uuid: self.asked.append(uuid) or "handle",
+            nvmlDeviceGetName=lambda handle: b"NVIDIA H100",
+            nvmlDeviceGetTotalEnergyConsumption=lambda handle: self.energy,
+            nvmlDeviceGetComputeRunningProcesses=lambda handle: [SimpleNamespace(pid=pid) for pid in pids],
+        )
 
-    def nvmlInit(self) -> None:
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: bytes) -> str:
-        self.asked.append(uuid)
-        return "handle"
-
-    def nvmlDeviceGetName(self, handle: str) -> bytes:
-        return b"NVIDIA H100"
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
-        return int(self.energy)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
-        import os
-
-        return [SimpleNamespace(pid=pid) for pid in (os.getpid(), os.getppid(), 1, 2**30)]
+    def _count(self, step: int) -> None:
+        self.open += step
 
 
 @pytest.fixture
