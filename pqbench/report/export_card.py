@@ -9,7 +9,7 @@ from typing import Any
 
 from pqbench.bench.records import Metric, Record
 from pqbench.quantization.file_audit import FileAudit
-from pqbench.report.measures import LATENCY, latency_heading
+from pqbench.report.measures import ENERGY, LATENCY, latency_heading
 from pqbench.report.rows import QUALITY
 
 _VERSIONS = ("pqbench", "openvino", "torch", "numpy")
@@ -120,9 +120,7 @@ def _measured(facts: ExportFacts) -> Iterator[str]:
         return
     metrics = facts.record.metrics
     quality = {name: metric for name, metric in metrics.items() if name not in _COSTS and "@" not in name}
-    ours = {
-        name: metric for name, metric in metrics.items() if name.partition("@")[2].rpartition("/")[0] == facts.engine
-    }
+    ours = {name: metric for name, metric in metrics.items() if name.partition("@")[2].split("/")[0] == facts.engine}
     rows = [_metric_row(_title(name, metric), metric) for name, metric in {**quality, **ours}.items()]
     yield from _table(("Figure", "Value", "95 % interval", "n", "Protocol"), rows)
     yield ""
@@ -150,6 +148,8 @@ def _title(name: str, metric: Metric) -> str:
         return f"latency an image, {latency_heading(name)}"
     if name.startswith("latency_ms_per_step@"):
         return f"latency a step, {latency_heading(name)}"
+    if name.startswith(ENERGY):
+        return f"energy an image, {latency_heading(name)}"
     return _IN_WORDS.get(name, name)
 
 
