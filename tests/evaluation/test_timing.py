@@ -111,7 +111,8 @@ def executed(w4a4: Path) -> dict[str, Metric]:
 
 
 def test_each_batch_has_its_latencies(executed: dict[str, Metric]) -> None:
-    assert set(executed) == {
+    # Where the machine has counters that may be read, there is energy too.
+    assert {name for name in executed if not name.startswith("energy_")} == {
         *(f"latency_ms_per_{what}@openvino/{batch}" for what in ("image", "step") for batch in (1, 4)),
         "peak_memory_bytes",
     }
