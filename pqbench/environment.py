@@ -29,7 +29,7 @@ CPU_FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16",
 
 
 def environment() -> dict[str, Any]:
-    """All facts, as plain data: packages, python, platform, cpu, memory_bytes, threads, gpus, notes.
+    """All facts, as plain data: packages, python, platform, cpu, memory_bytes, threads, gpus, energy, notes.
 
     `notes` are sentences about what is amiss and what pqbench does about it. Imports torch.
     """
@@ -41,6 +41,7 @@ def environment() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "threads": _threads(),
         "gpus": _gpus(),
+        "energy": energy_facts(),
         "notes": _notes(),
     }
 
@@ -64,6 +65,17 @@ def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
         "cores": cores,
         "flags": None if flags is None else [flag for flag in CPU_FLAGS if flag in flags.split()],
     }
+
+
+def energy_facts(powercap: Path | None = None) -> dict[str, dict[str, Any]]:
+    """For each kind of device that is there, the energy counters that can be read, and why there are none."""
+    from pqbench.evaluation.energy import POWERCAP, energy_counters
+
+    facts = {}
+    for device in ("cpu", "cuda") if _gpus() else ("cpu",):
+        counters, missing = energy_counters(device, powercap or POWERCAP)
+        facts[device] = {"counters": [counter.name for counter in counters], "missing": missing}
+    return facts
 
 
 def torchvision_note() -> str:

@@ -23,6 +23,7 @@ class Job:
     """The live objects of a cell, from which its stages' functions take what they need.
 
     workload_name    as the registry knows it (`name`, or `distribution:name`), for processes of their own
+    exclusive        seconds that a timing may wait for a quiet machine
     workload_facts   what identifies the workload: name, distribution, version, source hash, fingerprint
     """
 
@@ -37,6 +38,7 @@ class Job:
     engines: tuple[str, ...]
     seed: int
     device: str
+    exclusive: float = 0.0
 
     @property
     def steps(self) -> int:

@@ -59,8 +59,8 @@ def find_row(rows: Iterable[FoundRow], name: str) -> FoundRow:
     Raises `UserError` when no row has the name, with the nearest, and when several do.
     """
     rows = list(rows)
-    label, protocol = _split(name, "#")
-    label, precision = _split(label, "@")
+    label, protocol = split_name(name, "#")
+    label, precision = split_name(label, "@")
     fits = [
         each for each in rows if precision in ("", str(each.row.precision)) and each.group.protocol.startswith(protocol)
     ]
@@ -121,7 +121,7 @@ class RowComparer:
         return self._kept[run.path]
 
 
-def _split(text: str, separator: str) -> tuple[str, str]:
+def split_name(text: str, separator: str) -> tuple[str, str]:
     """At the last separator that is not inside an option's brackets."""
     head, found, tail = text.rpartition(separator)
     return (head, tail) if found and "]" not in tail else (text, "")

@@ -48,6 +48,11 @@ class Executor:
         for stage in cell:
             done.append(self._produce(cell, stage))
 
+    def make_model(self, cell: Cell) -> None:
+        """Produce a cell's model, and nothing of what is measured on it. Raises as `execute` does."""
+        for stage in cell.model:
+            self._produce(cell, stage)
+
     def _produce(self, cell: Cell, stage: Stage) -> StageRun:
         if stage.key in self.failed:
             raise self.failed[stage.key]
@@ -55,7 +60,7 @@ class Executor:
             self.cache.discard(stage.key)
         self._renewed.add(stage.key)
         title, started = f"{cell.title}: {stage.name}", time.monotonic()
-        with self.progress.stage(title) as report:
+        with self.progress.stage(title, still=stage.name == "time") as report:
             ran = self.cache.produce(
                 stage.key,
                 lambda folder: self._work(stage, folder, report),

@@ -162,6 +162,7 @@ def _timing(job: Job, model: Stage) -> Stage:
         "device": job.device,
         "code": _source("engines", "evaluation"),
         "versions": package_versions(),
+        **({"exclusive": job.exclusive} if job.exclusive else {}),
         "machine": {"node": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()},
     }
     return Stage("time", facts, job, {"model": model})

@@ -27,10 +27,11 @@ ACCEPTED_BY = "fd"
 class Request:
     """What the user asked for, before any name is resolved.
 
-    methods   in the grammar of `pqbench.methods.grammar`
-    images    for each cell, instead of the budget's
-    engines   that latency is measured on; none: no timing
-    scoring   by what the images are judged
+    methods     in the grammar of `pqbench.methods.grammar`
+    images      for each cell, instead of the budget's
+    engines     that latency is measured on; none: no timing
+    scoring     by what the images are judged
+    exclusive   seconds that a timing may wait for a quiet machine
     """
 
     methods: str
@@ -41,6 +42,7 @@ class Request:
     engines: tuple[str, ...] = ("torch", "openvino")
     device: str = "cpu"
     scoring: ScoringRequest = field(default_factory=ScoringRequest)
+    exclusive: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
             engines,
             seed,
             request.device,
+            exclusive=request.exclusive,
         )
         for seed in request.seeds
         for composition in compositions

@@ -54,10 +54,21 @@ class RunProgress:
             self._bars.stop()
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[ProgressCallback]:
-        """Around the work of one stage: yields the callback that it reports to."""
+    def stage(self, title: str, still: bool = False) -> Iterator[ProgressCallback]:
+        """Around the work of one stage: yields the callback that it reports to.
+
+        still   the bars rest, so that drawing them takes nothing from what is timed meanwhile
+        """
         if self._bars is None:
             yield silent
+            return
+        if still:
+            self._bars.stop()
+            self.line(f"{title} ...")
+            try:
+                yield silent
+            finally:
+                self._bars.start()
             return
         bars, task = self._bars, self._bars.add_task(title, total=None)
 

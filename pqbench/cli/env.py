@@ -11,11 +11,30 @@ GIB = 2**30
 
 
 def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show versions, processor, memory, graphics cards, and what is amiss with the installation."""
+    """Show versions, processor, memory, graphics cards, engines, energy counters, and what is amiss."""
     from pqbench.environment import environment
 
-    facts = environment()
+    facts = environment() | {"engines": _engines()}
     typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
+
+
+def _engines() -> dict[str, str]:
+    """Why each engine cannot run here; empty for one that can."""
+    from pqbench.registry import Registry
+
+    found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
+    return {entry.name: _missing(entry.component) for entry in found}
+
+
+def _missing(engine: type[Any]) -> str:
+    try:
+        return str(engine().available())
+    except Exception as error:  # a plugin's own bug is a fact about this installation
+        return f"fails when asked: {type(error).__name__}: {error}"
+
+
+def _energy(found: dict[str, Any]) -> str:
+    return ", ".join(found["counters"]) or f"not measured: {found['missing']}"
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -29,6 +48,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         ("Memory", f"{facts['memory_bytes'] / GIB:.1f} GiB"),
         ("Threads", f"torch {threads['torch']}, between operators {threads['torch_interop']}"),
         ("GPU", ", ".join(facts["gpus"]) or "none"),
+        *((f"Engine {name}", missing or "can run here") for name, missing in facts["engines"].items()),
+        *((f"Energy of {device}", _energy(found)) for device, found in facts["energy"].items()),
         *((name, version or "not installed") for name, version in facts["packages"].items()),
     ]
     width = max(len(name) for name, _ in rows)

@@ -62,10 +62,11 @@ def build_request(
     samples: int | None,
     engines: str,
     device: str,
-    scoring: ScoringRequest,
+    scoring: ScoringRequest | None = None,
 ) -> Request:
     """The request behind the options. Raises `UserError` for options that mean nothing."""
     from pqbench.bench.plan import Request, parse_seeds
+    from pqbench.bench.scoring import ScoringRequest
 
     require_usable_device(device)
     return Request(
@@ -76,7 +77,7 @@ def build_request(
         images=samples,
         engines=() if engines.strip().lower() == "none" else tuple(name.strip() for name in engines.split(",")),
         device=device,
-        scoring=scoring,
+        scoring=scoring or ScoringRequest(),
     )
 
 

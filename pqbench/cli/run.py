@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,6 +68,12 @@ def run(
     half_features: HalfFeatures = False,
     engines: Engines = "torch,openvino",
     device: Device = "cpu",
+    exclusive: Annotated[
+        float,
+        typer.Option(
+            "--exclusive", min=0, help="Seconds to wait for a quiet machine at each timing; noisy after that."
+        ),
+    ] = 0.0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results [default: results/WORKLOAD-BUDGET].")
     ] = None,
@@ -90,7 +97,7 @@ def run(
     methods = with_ablation(methods, ablation, budget, registry)
     scoring = build_scoring(metrics, protocol, reference, weights, half_features)
     request = build_request(methods, workload, budget, seeds, samples, engines, device, scoring)
-    plan = make_plan(request, registry)
+    plan = make_plan(replace(request, exclusive=exclusive), registry)
     writes, path = mode is not ModeName.READ_ONLY, output or default_folder(plan)
     folder = RunFolder(path) if writes else RunFolder.existing(path)
     stage_cache = StageCache(cache or default_cache_folder())

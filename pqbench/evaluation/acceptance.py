@@ -13,7 +13,9 @@ def check_acceptance(workload: Workload, steps: int, n: int, fd: float) -> str:
     return (
         f"The full-precision model of {workload.name} has {workload.distance} {fd:.2f} at {n} images and "
         f"{steps} steps, outside its acceptance window from {window.low:.2f} to {window.high:.2f}: "
-        "this installation or protocol differs from the one that made the window, so no method is comparable."
+        "this installation or protocol differs from the one that made the window, so no method is comparable. Look at "
+        "its first images (cells/ in the run's folder), at pqbench env against the environment in the manifest of a "
+        "run that was accepted (torch first), and at the protocol's sha256 of extractor and reference."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -32,17 +33,23 @@ class Timing:
         return sorted(self.runs)[math.ceil(0.95 * len(self.runs)) - 1]
 
 
-def time_calls(call: Callable[[], object], seconds: float) -> Timing:
-    """Time `call` until about `seconds` have passed, but at least `MIN_RUNS` times."""
+def time_calls(
+    call: Callable[[], object], seconds: float, around: AbstractContextManager[object] | None = None
+) -> Timing:
+    """Time `call` until about `seconds` have passed, but at least `MIN_RUNS` times.
+
+    around   is entered for the runs that count, after the warm-up
+    """
     first = _once(call)
     until = perf_counter() + WARM_UP_SHARE * seconds
     call()
     while perf_counter() < until:
         call()
     runs: list[float] = []
-    until = perf_counter() + (1 - WARM_UP_SHARE) * seconds
-    while len(runs) < MIN_RUNS or (len(runs) < MAX_RUNS and perf_counter() < until):
-        runs.append(_once(call))
+    with around or nullcontext():
+        until = perf_counter() + (1 - WARM_UP_SHARE) * seconds
+        while len(runs) < MIN_RUNS or (len(runs) < MAX_RUNS and perf_counter() < until):
+            runs.append(_once(call))
     return Timing(first, tuple(runs))
 
 

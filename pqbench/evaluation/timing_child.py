@@ -13,9 +13,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pqbench.errors import UserError
-from pqbench.evaluation.machine import OtherWork, device_alone, load_average, processor
+from pqbench.evaluation.machine import OtherWork, device_alone, load_average, processor, wait_until_quiet
 from pqbench.evaluation.timing_component import component
-from pqbench.evaluation.timing_spec import BatchTimes, CallTimes, MemoryUse, TimingResult, TimingSpec
+from pqbench.evaluation.timing_spec import BatchTimes, CallTimes, EnergyUse, MemoryUse, TimingResult, TimingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pqbench.contracts import Engine, Executable, Workload
+    from pqbench.evaluation.energy import EnergyMeter
     from pqbench.evaluation.stopwatch import Timing
 
 STEP_SHARE = 1 / 3
@@ -49,7 +50,7 @@ def run(spec: TimingSpec) -> TimingResult:
     bench = _Bench(spec)
     batches = sorted(set(spec.batches), reverse=True)
     memory, largest = bench.largest_batch(batches[0])
-    others = [bench.time(batch, *bench.compile(batch)) for batch in batches[1:]]
+    others = [bench.time_alone(batch, *bench.compile(batch)) for batch in batches[1:]]
     return TimingResult(machine=processor(), load_average=load, memory=memory, batches=(largest, *others))
 
 
@@ -104,17 +105,36 @@ class _Bench:
         memory = MemoryUse(
             batch=batch, peak=peak.bytes, window=peak.window, baseline=baseline, loading_peak=loading_peak
         )
-        times = self.time(batch, executable, seconds)
+        times = self.time_alone(batch, executable, seconds)
         # The run that was watched for memory was the first one.
         sampling = times.sampling.model_copy(update={"first": first})
         return memory, times.model_copy(update={"sampling": sampling})
 
+    def time_alone(self, batch: int, executable: Executable, compile_seconds: float) -> BatchTimes:
+        """`time`, on a quiet machine where the spec waits for one: again when others came, until its time is up."""
+        from pqbench.evaluation.gpu import other_processes
+        from pqbench.evaluation.timing_metrics import is_disturbed
+
+        waited, limit, on_gpu = 0.0, self.spec.exclusive, self.device.type == "cuda"
+        while True:
+            if limit:
+                waited += wait_until_quiet(limit - waited)
+            before = other_processes(self.spec.device) if on_gpu else ()
+            start = perf_counter()
+            times = self.time(batch, executable, compile_seconds)
+            found = dict.fromkeys((*before, *(other_processes(self.spec.device) if on_gpu else ())))
+            times = times.model_copy(update={"waited": waited, "other_processes": tuple(found)})
+            if not is_disturbed(times) or waited >= limit:
+                return times
+            waited += perf_counter() - start
+
     def time(self, batch: int, executable: Executable, compile_seconds: float) -> BatchTimes:
         """Single steps and whole runs of one batch size."""
+        from pqbench.evaluation.energy import EnergyMeter, energy_counters
         from pqbench.evaluation.stopwatch import time_calls
 
-        others = OtherWork()
-        sampling = time_calls(self._sampling_run(executable, batch), self.spec.seconds)
+        others, meter = OtherWork(), EnergyMeter(energy_counters(self.spec.device)[0])
+        sampling = time_calls(self._sampling_run(executable, batch), self.spec.seconds, around=meter)
         step = time_calls(self._step(executable, batch), self.spec.seconds * STEP_SHARE)
         return BatchTimes(
             batch=batch,
@@ -123,6 +143,8 @@ class _Bench:
             sampling=_summary(sampling),
             layer_precisions=dict(executable.layer_precisions()),
             other_work=others.share(),
+            other_cores=others.cores(),
+            energy=_energy(meter, len(sampling.runs), batch),
         )
 
     def _noise(self, batch: int) -> Tensor:
@@ -156,6 +178,13 @@ class _Bench:
 
             torch.cuda.synchronize(self.device)
         return result
+
+
+def _energy(meter: EnergyMeter, runs: int, batch: int) -> EnergyUse | None:
+    if meter.joules is None:
+        return None
+    names = tuple(counter.name for counter in meter.counters)
+    return EnergyUse(joules=meter.joules / (runs * batch), runs=runs, counters=names)
 
 
 def _summary(timing: Timing) -> CallTimes:

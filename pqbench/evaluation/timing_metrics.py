@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pqbench.bench.records import Metric
-from pqbench.evaluation.timing_spec import BatchTimes, CallTimes, MemoryUse, TimingProtocol, TimingResult, TimingSpec
+from pqbench.evaluation.machine import is_busy
+from pqbench.evaluation.timing_spec import (
+    BatchTimes,
+    CallTimes,
+    EnergyProtocol,
+    EnergyUse,
+    MemoryUse,
+    TimingProtocol,
+    TimingResult,
+    TimingSpec,
+)
 
-BUSY_SHARE = 0.1
-"""Other processes that take more of the machine than this make a timing noisy."""
+ENERGY = "energy_joules_per_image@"
 TAIL_RATIO = 1.5
 """So does a 95th percentile this many times the median."""
 SLOW_RUN_RATIO = 1.5
@@ -22,6 +31,10 @@ def metrics_of(spec: TimingSpec, result: TimingResult) -> dict[str, Metric]:
         place = f"{spec.engine}/{times.batch}"
         metrics[f"latency_ms_per_image@{place}"] = _latency(spec, result, times, times.sampling, times.batch)
         metrics[f"latency_ms_per_step@{place}"] = _latency(spec, result, times, times.step, 1)
+    # Of the largest batch, which is that of the throughput.
+    if result.batches and (energy := result.batches[0].energy) is not None:
+        place = f"{spec.engine}/{result.batches[0].batch}"
+        metrics[f"{ENERGY}{place}"] = _energy(spec, result, result.batches[0], energy)
     if result.memory is not None:
         metrics["peak_memory_bytes"] = _memory(spec, result, result.memory)
     return metrics
@@ -42,6 +55,9 @@ def _latency(spec: TimingSpec, result: TimingResult, times: BatchTimes, calls: C
         "compile_seconds": times.compile_seconds,
         "load_average": result.load_average,
         "other_work": times.other_work,
+        "other_cores": times.other_cores,
+        "other_processes": list(times.other_processes),
+        "waited": times.waited,
         "noisy": is_noisy(times, calls, spec.steps),
         "protocol": protocol.facts,
     }
@@ -62,7 +78,34 @@ def is_noisy(times: BatchTimes, calls: CallTimes, steps: int) -> bool:
     """
     together, alone = times.sampling.median, steps * times.step.median
     disagree = max(together, alone) > SLOW_RUN_RATIO * min(together, alone)
-    return times.other_work > BUSY_SHARE or calls.p95 > TAIL_RATIO * calls.median or disagree
+    return is_disturbed(times) or calls.p95 > TAIL_RATIO * calls.median or disagree
+
+
+def is_disturbed(times: BatchTimes) -> bool:
+    """Whether other processes had the processor, or were on the graphics card, while a batch size was timed."""
+    return is_busy(times.other_work, times.other_cores) or bool(times.other_processes)
+
+
+def _energy(spec: TimingSpec, result: TimingResult, times: BatchTimes, energy: EnergyUse) -> Metric:
+    """Joules of an image; as noisy as others were busy, for the counters count them too."""
+    protocol = EnergyProtocol(
+        workload=spec.workload,
+        engine=spec.engine,
+        device=spec.device,
+        machine=result.machine,
+        threads=spec.threads,
+        batch=times.batch,
+        counters=energy.counters,
+    )
+    detail = {
+        "counters": list(energy.counters),
+        "other_work": times.other_work,
+        "other_cores": times.other_cores,
+        "other_processes": list(times.other_processes),
+        "noisy": is_disturbed(times),
+        "protocol": protocol.facts,
+    }
+    return Metric(value=energy.joules, unit="J", direction="lower", n=energy.runs, protocol=protocol.id, detail=detail)
 
 
 def _memory(spec: TimingSpec, result: TimingResult, memory: MemoryUse) -> Metric:

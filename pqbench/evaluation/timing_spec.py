@@ -24,6 +24,7 @@ class TimingSpec(_Frozen):
     steps              sampling steps of a run, from which the time of an image follows
     batches            batch sizes; memory is measured at the largest
     seconds            budget for the runs of one batch size; a few are made, whatever they cost
+    exclusive          seconds for which a batch size may wait for a quiet machine, and be timed again when it was not
     """
 
     workload: str
@@ -34,6 +35,7 @@ class TimingSpec(_Frozen):
     threads: int = Field(ge=1)
     seconds: float = Field(default=3.0, gt=0)
     device: str = "cpu"
+    exclusive: float = Field(default=0.0, ge=0)
 
 
 class TimingProtocol(_Frozen):
@@ -59,6 +61,38 @@ class TimingProtocol(_Frozen):
         return digest(self.facts)[:8]
 
 
+class EnergyProtocol(_Frozen):
+    """Everything that makes two energies comparable; `counters` are what was read."""
+
+    family: Literal["energy"] = "energy"
+    version: int = PROTOCOL_VERSION
+    workload: str
+    engine: str
+    device: str
+    machine: str
+    threads: int
+    batch: int
+    counters: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything it fixes, as JSON holds it."""
+        return self.model_dump(mode="json")
+
+    @property
+    def id(self) -> str:
+        """First 8 hex digits of the sha256 of the canonical JSON."""
+        return digest(self.facts)[:8]
+
+
+class EnergyUse(_Frozen):
+    """Joules of an image, over `runs` whole sampling runs of a batch size."""
+
+    joules: float
+    runs: int
+    counters: tuple[str, ...]
+
+
 class CallTimes(_Frozen):
     """Seconds of one kind of call."""
 
@@ -78,6 +112,13 @@ class BatchTimes(_Frozen):
     layer_precisions: dict[str, int]
     other_work: float
     """Share of the machine's CPU time that other processes took meanwhile."""
+    other_cores: float = 0.0
+    """The same in cores."""
+    other_processes: tuple[str, ...] = ()
+    """Of others on the same graphics card, by name."""
+    waited: float = 0.0
+    """Seconds that passed before a quiet machine was found, or not."""
+    energy: EnergyUse | None = None
 
 
 class MemoryUse(_Frozen):

@@ -11,7 +11,7 @@ from pqbench.bench.records import Manifest, Metric, Record
 from pqbench.comparison.result import Comparison
 from pqbench.report.estimates import Estimate
 from pqbench.report.evidence import Evidence
-from pqbench.report.measures import latency_heading
+from pqbench.report.measures import ENERGY, latency_heading
 from pqbench.report.rows import QUALITY, Group, Row
 
 HASH = re.compile(r"[0-9a-f]{40,}")
@@ -64,6 +64,8 @@ def _family(name: str, metric: Metric) -> str:
     """What a metric's protocol is for, as readers see it in the headings."""
     if name.startswith("latency_"):
         return latency_heading(name)
+    if name.startswith(ENERGY):
+        return f"{latency_heading(name)}: energy"
     if metric.title and "protocol" in metric.detail:
         return metric.title
     return {"peak_memory_bytes": "peak memory"}.get(name, "quality")

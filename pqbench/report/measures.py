@@ -12,6 +12,7 @@ from pqbench.report.rows import Group, Row, quality_names
 from pqbench.report.table import Column
 
 LATENCY = "latency_ms_per_image@"
+ENERGY = "energy_joules_per_image@"
 MEGABYTE = 1e-6
 IDENTICAL_DB = 100.0
 """The cap of `pqbench.evaluation.paired`: a mean that reaches it comes from images without any difference."""
@@ -52,6 +53,7 @@ def measures(group: Group, distance: str) -> tuple[Measure, ...]:
         *_seeds(group),
         *_qualities(group, distance),
         *_latencies(group),
+        *_energies(group),
         *_sizes(group),
         *_metric(
             group, "peak_memory_bytes", Column("peak_memory_bytes", "Peak memory", "MB", direction="lower"), MEGABYTE
@@ -172,6 +174,13 @@ def _speed_up(group: Group, name: str, heading: str) -> Iterator[Measure]:
         return
     column = Column(f"speed_up@{name.partition('@')[2]}", "speed-up", "×", heading, direction="higher")
     yield from _ratio(group, reference, name, column)
+
+
+def _energies(group: Group) -> Iterator[Measure]:
+    """Only where the machine has counters that this user may read."""
+    for name in dict.fromkeys(n for row in group.rows for r in row.finished for n in r.metrics if n.startswith(ENERGY)):
+        column = Column(name, "Energy", "J/image", latency_heading(name), direction="lower")
+        yield from _metric(group, name, column)
 
 
 def _sizes(group: Group) -> Iterator[Measure]:

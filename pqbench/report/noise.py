@@ -29,10 +29,26 @@ def ratio_notes(row: Row, reference: Row, name: str, protocol: str) -> Iterator[
 
 
 def _sentence(metric: Metric) -> str:
-    share = float(metric.detail.get("other_work") or 0.0)
+    work = _others(metric)
+    if "p95" not in metric.detail:
+        return f"Measured on a busy machine: {work}."
     p95 = float(metric.detail.get("p95") or 0.0)
     tail = p95 / metric.value if metric.value else 0.0
     return (
-        f"Measured on a busy or unsteady machine: other work took {100 * share:.0f} % of it, the 95th percentile is "
-        f"{tail:.1f} times the median."
+        f"Measured on a busy or unsteady machine: {work}, the 95th percentile is {tail:.1f} times the "
+        f"median{_waited(metric)}."
     )
+
+
+def _others(metric: Metric) -> str:
+    """What others did meanwhile."""
+    share, cores = float(metric.detail.get("other_work") or 0.0), float(metric.detail.get("other_cores") or 0.0)
+    work = f"other work took {100 * share:.0f} % of it"
+    work += f" ({cores:.1f} cores)" if cores else ""
+    processes = metric.detail.get("other_processes")
+    return f"{work}, on its graphics card were {', '.join(processes)}" if processes else work
+
+
+def _waited(metric: Metric) -> str:
+    waited = float(metric.detail.get("waited") or 0.0)
+    return f"; it was not quiet in {waited:.0f} s of waiting" if waited else ""

@@ -48,3 +48,13 @@ def test_the_bar_of_a_stage_goes_away_even_when_it_fails() -> None:
             raise ZeroDivisionError
         assert progress._bars is not None
         assert [task.description for task in progress._bars.tasks] == ["all stages"]
+
+
+def test_bars_rest_while_something_is_timed() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with RunProgress(console, ["a"]) as progress:
+        assert progress._bars is not None
+        with progress.stage("rtn w4a4: time", still=True) as report:
+            report(1, 2, "openvino")
+            assert not progress._bars.live.is_started
+        assert progress._bars.live.is_started

@@ -29,7 +29,7 @@ def test_latency_comes_from_engines_that_execute_the_model(bench: Bench, monkeyp
         for name, metric in record.metrics.items():
             if "@" in name or name == "peak_memory_bytes":
                 assert metric.value > 0
-                assert protocols[metric.protocol]["family"] in ("latency", "memory")
+                assert protocols[metric.protocol]["family"] in ("energy", "latency", "memory")
     assert bench.run("cheap[w=8,a=8]", engines=("torch", "openvino")) == records
 
 

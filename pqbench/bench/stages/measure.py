@@ -53,6 +53,7 @@ def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Progr
             threads=int(stage.facts["threads"]),
             seconds=job.preset.timing_seconds,
             device=job.device,
+            exclusive=job.exclusive,
         )
         metrics |= measure(spec)
     write_metrics(metrics, folder)

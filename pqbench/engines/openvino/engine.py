@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,12 @@ from pqbench.engines.openvino.convert import to_openvino
 from pqbench.engines.openvino.lowering import lower
 from pqbench.engines.openvino.precisions import executed_precisions
 from pqbench.errors import UserError
+
+if TYPE_CHECKING:
+    from pqbench.engines.exporting import Exportable
+
+FLOATS = "f32"
+"""Said outright, because OpenVINO would choose bfloat16 by itself where the CPU has it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,18 @@ class OpenVino(Engine):
             return "The engine openvino needs the package openvino: pip install openvino."
         return ""
 
+    def export(self, model: Exportable, folder: Path) -> None:
+        """Write a folder that needs openvino, numpy and pillow alone (see `pqbench.engines.exporting`)."""
+        from pqbench.engines.openvino.export import write_folder
+
+        write_folder(model, folder, FLOATS)
+
+    def open_exported(self, folder: Path, threads: int) -> Callable[..., Tensor]:
+        """The denoiser of such a folder, compiled from its files with the settings of its example."""
+        from pqbench.engines.openvino.export import open_folder
+
+        return open_folder(folder, FLOATS, threads)
+
     def compile(
         self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: Sequence[Tensor] = ()
     ) -> OpenVinoExecutable:
@@ -52,8 +71,7 @@ class OpenVino(Engine):
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            # Said outright, because OpenVINO would choose bfloat16 by itself where the CPU has it.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": FLOATS,
         }
         return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings))
 

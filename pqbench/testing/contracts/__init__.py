@@ -16,6 +16,7 @@ from pqbench.testing.contracts.distiller import check_distiller
 from pqbench.testing.contracts.engine import check_engine
 from pqbench.testing.contracts.expect import ContractError
 from pqbench.testing.contracts.extractor import check_extractor
+from pqbench.testing.contracts.ladder import check_ladder
 from pqbench.testing.contracts.leaks import no_leaked_globals
 from pqbench.testing.contracts.method import check_method
 from pqbench.testing.contracts.metric import check_metric, metric_inputs
@@ -29,6 +30,7 @@ __all__ = [
     "check_distiller",
     "check_engine",
     "check_extractor",
+    "check_ladder",
     "check_method",
     "check_metric",
     "check_quantizer",
