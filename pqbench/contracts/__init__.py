@@ -5,7 +5,7 @@ from pqbench.contracts.component import API_VERSION, KINDS, Component, Kind
 from pqbench.contracts.context import Context
 from pqbench.contracts.correction import Correction
 from pqbench.contracts.distiller import Distiller, Teachers
-from pqbench.contracts.engine import Engine, Executable
+from pqbench.contracts.engine import Engine, Executable, ExecutedLayer
 from pqbench.contracts.method import Method
 from pqbench.contracts.parameters import BUDGETS, Budget, Parameter, parameter, parameters_of
 from pqbench.contracts.quantizer import Quantizer
@@ -26,6 +26,7 @@ __all__ = [
     "Distiller",
     "Engine",
     "Executable",
+    "ExecutedLayer",
     "Extractor",
     "Kind",
     "Method",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pqbench.contracts import Engine
+from pqbench.contracts import Engine, ExecutedLayer
 from pqbench.engines.openvino.convert import to_openvino
 from pqbench.engines.openvino.lowering import lower
-from pqbench.engines.openvino.precisions import executed_precisions
+from pqbench.engines.openvino.precisions import executed_layers, layer_names
 from pqbench.errors import UserError
 
 
@@ -22,18 +22,20 @@ class OpenVino(Engine):
     """Executes full-precision nets in float32 and quantized ones with int8 kernels.
 
     Grids of fewer than 8 bits run on the same int8 kernels: the integers are those of the narrow grid, the arithmetic
-    is exact, and what is saved over 8 bits is storage, not time.
+    is exact, and what is saved over 8 bits is storage on disk, not time; in memory each integer takes a byte.
     """
 
     name: ClassVar[str] = "openvino"
     summary: ClassVar[str] = "OpenVINO on a CPU: float32 for full precision, int8 kernels for quantized models"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     executes_quantized: ClassVar[bool] = True
+    floats: ClassVar[str] = "f32"
+    """The type of floating-point arithmetic, said outright: OpenVINO would choose bfloat16 where the CPU has it."""
 
     def available(self) -> str:
         """Empty, or how to install OpenVINO."""
         if importlib.util.find_spec("openvino") is None:
-            return "The engine openvino needs the package openvino: pip install openvino."
+            return f"The engine {self.name} needs the package openvino: pip install openvino."
         return ""
 
     def compile(
@@ -52,17 +54,37 @@ class OpenVino(Engine):
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            # Said outright, because OpenVINO would choose bfloat16 by itself where the CPU has it.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.floats,
         }
-        return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings))
+        return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings), layer_names(net))
+
+
+@dataclass(frozen=True)
+class OpenVinoBf16(OpenVino):
+    """The same with bfloat16 wherever there are no integers: the strongest full-precision line on CPUs that have it."""
+
+    name: ClassVar[str] = "openvino-bf16"
+    summary: ClassVar[str] = "OpenVINO on a CPU with bfloat16: bfloat16 instead of float32, int8 kernels as before"
+    floats: ClassVar[str] = "bf16"
+
+    def available(self) -> str:
+        """Empty, how to install OpenVINO, or that the CPU has no bfloat16."""
+        missing = super().available()
+        if missing:
+            return missing
+        import openvino
+
+        if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return ""
+        return "The engine openvino-bf16 needs a CPU with bfloat16 arithmetic: leave it out of --engines here."
 
 
 class OpenVinoExecutable:
     """A compiled denoiser; its inputs have the shapes for which it was compiled."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, names: tuple[str, ...]) -> None:
         self._compiled = compiled
+        self._names = names
         self._request = compiled.create_infer_request()
 
     def __call__(self, x_t: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
@@ -72,10 +94,10 @@ class OpenVinoExecutable:
         # The output's memory belongs to the request and is overwritten by its next call.
         return torch.from_numpy(outputs[0].copy())
 
-    def layer_precisions(self) -> Mapping[str, int]:
-        """Convolutions and matrix products by the type of their inputs: {"u8": 64, "i8": 1}; "f32" fell back to float.
+    def layers(self) -> tuple[ExecutedLayer, ...]:
+        """Convolutions and matrix products by the type of their inputs; "f32" fell back to float.
 
         Attention that was fused into one kernel counts as one, by the type of its first input: the kernels of today
         read bytes only where the operands' grids are symmetric.
         """
-        return executed_precisions(self._compiled)
+        return executed_layers(self._compiled, self._names)
