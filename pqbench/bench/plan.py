@@ -10,11 +10,12 @@ from pqbench.bench.budgets import PRESETS, Preset
 from pqbench.bench.cell import REFERENCE_METHOD, Cell, Job, is_reference
 from pqbench.bench.graph import cell_of
 from pqbench.bench.hashing import digest
+from pqbench.bench.judge import choose_judge
 from pqbench.bench.stage import Stage
 from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts import Budget, Component, Workload
 from pqbench.errors import UserError
-from pqbench.evaluation.protocol import Protocol
+from pqbench.evaluation.protocol import SIMULATION, Protocol
 from pqbench.methods.composition import Composition, compose
 from pqbench.methods.grammar import parse_methods
 from pqbench.registry import Registered, Registry
@@ -27,6 +28,7 @@ class Request:
     methods   in the grammar of `pqbench.methods.grammar`
     images    for each cell, instead of the budget's
     engines   that latency is measured on; none: no timing
+    judge     whose images are judged: simulation, engine or auto (see `pqbench.bench.judge`)
     """
 
     methods: str
@@ -36,6 +38,7 @@ class Request:
     images: int | None = None
     engines: tuple[str, ...] = ("torch", "openvino")
     device: str = "cpu"
+    judge: str = SIMULATION
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
     preset = _preset(request)
     found = registry.find("workload", request.workload)
     engines = _engines(request, registry)
+    judge = choose_judge(request.judge, request.engines, request.device, preset.images, registry)
     compositions, notes = _compositions(request, registry)
     _check_devices(request, found.component, compositions)
     workload = found.component()
@@ -70,6 +74,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         budget=request.budget,
         sampling_batch=preset.sampling_batch,
         resamples=preset.resamples,
+        judge=judge.words if judge else SIMULATION,
     )
     _check_calibration_files(workload, compositions)
     facts = workload_facts(found, workload)
@@ -85,6 +90,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
             engines,
             seed,
             request.device,
+            judge,
         )
         for seed in request.seeds
         for composition in compositions

@@ -13,7 +13,9 @@ from pqbench.contracts.component import API_VERSION
 if TYPE_CHECKING:
     from pqbench.bench.cell import Job
 
-StageName = Literal["export", "calibrate", "quantize", "distill", "correct", "sample", "features", "score", "time"]
+StageName = Literal[
+    "export", "calibrate", "quantize", "distill", "correct", "sample", "features", "score", "time", "parity"
+]
 
 STAGE_VERSION = 3
 """Raised when the files that stages write change, so that older outputs are not mistaken for new ones."""

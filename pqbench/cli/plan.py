@@ -15,6 +15,7 @@ from pqbench.cli.request import (
     CacheFolder,
     Device,
     Engines,
+    Judge,
     Methods,
     Plugins,
     Samples,
@@ -36,6 +37,7 @@ def plan(
     samples: Samples = None,
     engines: Engines = "torch,openvino",
     device: Device = "cpu",
+    judge: Judge = "simulation",
     cache: CacheFolder = None,
     plugins: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
@@ -46,7 +48,7 @@ def plan(
 
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)
-    made = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
+    made = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device, judge), registry)
     warn_before_work(made, registry)
     stage_cache = StageCache(cache or default_cache_folder())
     cells = [

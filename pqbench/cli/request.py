@@ -35,13 +35,23 @@ BudgetOption = Annotated[BudgetName, typer.Option("--budget", "-b", help="Preset
 Seeds = Annotated[str, typer.Option("--seeds", help="Base seeds, separated by commas.")]
 Samples = Annotated[int | None, typer.Option("--samples", "-n", help="Images for each cell, instead of the budget's.")]
 Engines = Annotated[str, typer.Option("--engines", help="Engines that latency is measured on; none: no timing.")]
+Judge = Annotated[
+    str, typer.Option("--judge", help="Whose images are judged: simulation, engine, or auto (from 5000 images on).")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of the stage cache.")]
 Plugins = Annotated[list[str] | None, typer.Option("-p", help="no:NAME leaves the plugin NAME out.")]
 
 
 def build_request(
-    methods: str, workload: str, budget: BudgetName, seeds: str, samples: int | None, engines: str, device: str
+    methods: str,
+    workload: str,
+    budget: BudgetName,
+    seeds: str,
+    samples: int | None,
+    engines: str,
+    device: str,
+    judge: str,
 ) -> Request:
     """The request behind the options. Raises `UserError` for options that mean nothing."""
     from pqbench.bench.plan import Request, parse_seeds
@@ -55,6 +65,7 @@ def build_request(
         images=samples,
         engines=() if engines.strip().lower() == "none" else tuple(name.strip() for name in engines.split(",")),
         device=device,
+        judge=judge.strip().lower(),
     )
 
 

@@ -17,6 +17,7 @@ from pqbench.cli.request import (
     CacheFolder,
     Device,
     Engines,
+    Judge,
     Methods,
     Plugins,
     Samples,
@@ -56,6 +57,7 @@ def run(
     samples: Samples = None,
     engines: Engines = "torch,openvino",
     device: Device = "cpu",
+    judge: Judge = "simulation",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results [default: results/WORKLOAD-BUDGET].")
     ] = None,
@@ -77,7 +79,7 @@ def run(
 
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)
-    plan = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device), registry)
+    plan = make_plan(build_request(methods, workload, budget, seeds, samples, engines, device, judge), registry)
     writes, path = mode is not ModeName.READ_ONLY, output or default_folder(plan)
     folder = RunFolder(path) if writes else RunFolder.existing(path)
     stage_cache = StageCache(cache or default_cache_folder())
@@ -100,7 +102,8 @@ def run(
         # Results that are there are shown, even when the disk has no room for the files that show them.
         _show(folder, as_json, None if writes else records)
         missing = _say_what_is_missing(records)
-    if missing:
+        disagreeing = _say_which_engines_disagree(records)
+    if missing or disagreeing:
         raise typer.Exit(EXIT_CELL_MISSING)
 
 
@@ -130,6 +133,16 @@ def _show(folder: RunFolder, as_json: bool, records: list[Record] | None) -> Non
         sys.stdout.write(rendered(folder, Format.JSON, records=records))
     else:
         print_table(folder, records=records)
+
+
+def _say_which_engines_disagree(records: list[Record]) -> bool:
+    """Name each engine that computes another model than its simulation; whether there are any."""
+    from pqbench.bench.outcome import parity_failures
+
+    failures = [(record, text) for record in records for text in parity_failures(record.metrics)]
+    for record, text in failures:
+        typer.echo(f"{record.label} seed {record.seed}: {text}", err=True)
+    return bool(failures)
 
 
 def _say_what_is_missing(records: list[Record]) -> bool:

@@ -16,8 +16,8 @@ from pqbench.contracts.component import Component, Kind
 class ExecutedLayer:
     """One compute-heavy operation that ran (a convolution, a matrix product, an attention), as the engine tells it.
 
-    layers      the modules of the net that it computes, by their names in `named_modules`; several where the engine made
-                one product of them, none where its own names do not lead back to a module
+    layers      the modules of the net that it computes, by their names in `named_modules`; several where the engine
+                made one product of them, none where its own names do not lead back to a module
     operation   the engine's name for it
     precision   type of its input, which is that of its arithmetic: "u8", "f32"
     weights     type in which the engine holds its weights; empty for a product of activations, or where it cannot tell

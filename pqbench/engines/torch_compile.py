@@ -62,7 +62,9 @@ class TorchCompile(Engine):
             executable(*example)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"torch.compile cannot compile this net ({reason}): time it with another engine.") from error
+            raise UserError(
+                f"torch.compile cannot compile this net ({reason}): time it with another engine."
+            ) from error
         return executable
 
 
@@ -115,7 +117,8 @@ class CompiledExecutable:
         from torch._inductor.compile_fx import compile_fx
 
         self._layers = list(_executed(graph))
-        compiled: Callable[..., Any] = compile_fx(graph, example, config_patches=dict(self._lowering.options))
+        compiled = compile_fx(graph, example, config_patches=dict(self._lowering.options))
+        assert callable(compiled)
         return compiled
 
 

@@ -12,6 +12,9 @@ from pqbench.contracts.workload import Workload
 PROTOCOL_VERSION = 1
 """Raised when a formula changes so that the same protocol would give other values."""
 
+SIMULATION = "simulation"
+"""What makes the judged images when no engine does: torch, in floating point."""
+
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 
@@ -43,6 +46,8 @@ class Protocol(BaseModel):
     reference_sha256: str
     reference_n: int
     pixels: str = "uint8 as the workload decodes them, not resized"
+    judge: str = SIMULATION
+    """What made the images: the simulation, or an engine with the machine whose arithmetic it used."""
     bootstrap_resamples: int = Field(ge=2)
     bootstrap_seed: int = 0
     kid_subsets: int = Field(default=KID_SUBSETS, ge=1)
@@ -51,7 +56,15 @@ class Protocol(BaseModel):
 
     @classmethod
     def of(
-        cls, workload: Workload, *, n: int, seeds: tuple[int, ...], budget: str, sampling_batch: int, resamples: int
+        cls,
+        workload: Workload,
+        *,
+        n: int,
+        seeds: tuple[int, ...],
+        budget: str,
+        sampling_batch: int,
+        resamples: int,
+        judge: str = SIMULATION,
     ) -> Protocol:
         """The protocol for scoring `n` images of each cell of a workload; KID subsets hold at most 1000 images."""
         extractor, reference = workload.extractor(), workload.reference()
@@ -68,6 +81,7 @@ class Protocol(BaseModel):
             extractor_sha256=extractor.sha256,
             reference_sha256=reference.sha256,
             reference_n=reference.n,
+            judge=judge,
             bootstrap_resamples=resamples,
             kid_subset_size=min(KID_SUBSET_SIZE, n, len(reference.features)),
         )
@@ -79,5 +93,11 @@ class Protocol(BaseModel):
 
     @property
     def id(self) -> str:
-        """First 8 hex digits of the sha256 of the canonical JSON."""
-        return digest(self.facts)[:8]
+        """First 8 hex digits of the sha256 of the canonical JSON.
+
+        That the simulation is judged is left out of it: so protocols from before there was a choice keep their id.
+        """
+        facts = self.facts
+        if self.judge == SIMULATION:
+            del facts["judge"]
+        return digest(facts)[:8]

@@ -64,6 +64,8 @@ def _family(metric: str) -> str:
     """What a metric's protocol is for, as readers see it in the headings."""
     if metric.startswith("latency_"):
         return latency_heading(metric)
+    if metric.startswith("parity@"):
+        return f"parity of {metric.partition('@')[2]}"
     return {"peak_memory_bytes": "peak memory"}.get(metric, "quality")
 
 

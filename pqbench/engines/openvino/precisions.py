@@ -34,8 +34,8 @@ def layer_names(net: nn.Module) -> tuple[str, ...]:
 def executed_layers(compiled: Any, layers: Sequence[str]) -> tuple[ExecutedLayer, ...]:
     """The compute-heavy operations of the runtime graph; `layers` are the `layer_names` of the net that was compiled.
 
-    The precision is the type of an operation's input. Names lead back to modules by the constant that holds the weights,
-    and by the scope that the tracer wrote into the names of the operations that became a kernel. Attention that was
+    The precision is the type of an operation's input, `weights` the type of the constant that holds them (of which a
+    kernel may make a copy of another type). Names lead back to modules by that constant, and by the scope that the tracer wrote into the names of the operations that became a kernel. Attention that was
     fused into one kernel counts as one; products of attention are named by the module that computes it.
     """
     return tuple(_executed(operation, layers) for operation in _compute_heavy(compiled))
