@@ -6,6 +6,7 @@ import copy
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -59,9 +60,12 @@ class TorchCompile(Engine):
         executable = CompiledExecutable(copy.deepcopy(net).eval(), device, plan, threads)
         example = torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.int64), *condition
         try:
-            executable(*example)
+            with warnings.catch_warnings():
+                # Inductor's own imports use what torch deprecates.
+                warnings.simplefilter("ignore")
+                executable(*example)
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"torch.compile cannot compile this net ({reason}): time it with another engine."
             ) from error

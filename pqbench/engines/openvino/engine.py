@@ -55,6 +55,8 @@ class OpenVino(Engine):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": self.floats,
+            # Else linear layers with integer weights alone would get 8-bit inputs, which the model does not ask for.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings), layer_names(net))
 

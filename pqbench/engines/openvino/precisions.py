@@ -22,6 +22,8 @@ _SCOPE = re.compile(r"^__module\.([^/]*)/")
 _PARAMETER = re.compile(r"^self\.(.+)$")
 """The name of a constant that was a tensor of the module: `self.net.conv_in.steps`."""
 _PRODUCT_MODULES = re.compile(r"\.(qk_product|sv_product)$")
+_REARRANGED = ("Convert", "Reorder", "Reshape", "Transpose")
+"""Runtime names of operations that leave the values as they are."""
 _WEIGHTS = 1
 """Which input of a layer holds its weights."""
 
@@ -34,9 +36,11 @@ def layer_names(net: nn.Module) -> tuple[str, ...]:
 def executed_layers(compiled: Any, layers: Sequence[str]) -> tuple[ExecutedLayer, ...]:
     """The compute-heavy operations of the runtime graph; `layers` are the `layer_names` of the net that was compiled.
 
-    The precision is the type of an operation's input, `weights` the type of the constant that holds them (of which a
-    kernel may make a copy of another type). Names lead back to modules by that constant, and by the scope that the tracer wrote into the names of the operations that became a kernel. Attention that was
-    fused into one kernel counts as one; products of attention are named by the module that computes it.
+    The precision is the type of an operation's input; OpenVINO's own `runtimePrecision` names that of the weights where
+    these alone are integers. `weights` is the type of the constant that holds them (a kernel may make a copy of another
+    type). Names lead back to modules by that constant, and by the scope that the tracer wrote into the names of the
+    operations that became a kernel. Attention that was fused into one kernel counts as one; products of attention are
+    named by the module that computes it.
     """
     return tuple(_executed(operation, layers) for operation in _compute_heavy(compiled))
 
@@ -50,7 +54,7 @@ def _compute_heavy(compiled: Any) -> Iterator[Any]:
 
 def _executed(operation: Any, layers: Sequence[str]) -> ExecutedLayer:
     constants = dict(_constants(operation))
-    sources = [_PARAMETER.match(name) for name in constants.values()]
+    sources = [_PARAMETER.match(constant.get_friendly_name()) for constant in constants.values()]
     weights = _named(layers, [match[1] for match in sources if match])
     scopes = [match[1] for name in _originals(operation) if (match := _SCOPE.match(name))]
     products = [_product_module(name) for name in _originals(operation) if _is_product(name)]
@@ -59,21 +63,23 @@ def _executed(operation: Any, layers: Sequence[str]) -> ExecutedLayer:
     return ExecutedLayer(
         layers=found,
         operation=operation.get_friendly_name(),
-        precision=_fact(operation, "runtimePrecision"),
-        weights=_type(operation, _WEIGHTS) if _WEIGHTS in constants else "",
+        precision=_type(operation.input(0)),
+        weights=_type(constants[_WEIGHTS].output(0)) if _WEIGHTS in constants else "",
     )
 
 
-def _constants(operation: Any) -> Iterator[tuple[int, str]]:
-    """The inputs that are constants, by their place, with their names."""
+def _constants(operation: Any) -> Iterator[tuple[int, Any]]:
+    """The inputs that are constants, or only rearranged ones, by their place."""
     for place in range(operation.get_input_size()):
         source = operation.input_value(place).get_node()
+        while _fact(source, "layerType") in _REARRANGED:
+            source = source.input_value(0).get_node()
         if _fact(source, "layerType") == "Const":
-            yield place, source.get_friendly_name()
+            yield place, source
 
 
-def _type(operation: Any, place: int) -> str:
-    name: str = operation.input(place).get_element_type().get_type_name()
+def _type(port: Any) -> str:
+    name: str = port.get_element_type().get_type_name()
     return name
 
 
