@@ -57,7 +57,7 @@ class Sleeping(TorchEager):
         class Slow(EagerExecutable):
             def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
                 time.sleep(0.010)
-                return torch.zeros_like(x_t)
+                return super().__call__(x_t, t)
 
         return Slow(net, threads)
 
