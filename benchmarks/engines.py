@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from calibration_memory import CIFAR10
@@ -47,11 +47,14 @@ def net_and_shape(name: str) -> tuple[nn.Module, Shape]:
     return DiffusersDenoiser.from_config(CIFAR10).eval(), (3, 32, 32)
 
 
-def compiled(net: nn.Module, shape: Shape, batch: int, threads: int, precisions: list[Precision]) -> Lines:
-    """Executables of all engines that there are here: full precision on each, and quantized where it is executed."""
+def compiled(
+    net: nn.Module, shape: Shape, batch: int, threads: int, engines: list[str], precisions: list[Precision]
+) -> Lines:
+    """Executables of those engines that there are here: full precision on each, and quantized where it is executed."""
     example = torch.randn(batch, *shape), torch.full((batch,), 500)
     lines: Lines = {}
-    for name, kind in ENGINES.items():
+    for name in engines:
+        kind = ENGINES[name]
         engine = kind()
         if missing := engine.available():
             print(missing)
@@ -67,19 +70,19 @@ def compiled(net: nn.Module, shape: Shape, batch: int, threads: int, precisions:
     return lines
 
 
-def medians(lines: Lines, example: tuple[Tensor, Tensor], seconds: float) -> dict[str, float]:
-    """The median time of a step on each line, in milliseconds, from runs that take turns for `seconds`."""
+def medians(lines: Lines, example: tuple[Tensor, Tensor], seconds: float) -> dict[str, tuple[float, float]]:
+    """Medians of a step on each line, wall and CPU time in milliseconds, from runs that take turns for `seconds`."""
     calls: dict[str, Callable[[], object]] = {name: lambda e=e: e(*example) for name, e in lines.items()}  # type: ignore[misc]
     for call in calls.values():
         call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 5:
         for name, call in calls.items():
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             call()
-            times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(runs) for name, runs in times.items()}
+            times[name].append(((time.perf_counter() - start) * 1e3, (time.process_time() - busy) * 1e3))
+    return {name: (median(wall for wall, _ in runs), median(cpu for _, cpu in runs)) for name, runs in times.items()}
 
 
 def main() -> None:
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--net", choices=("cifar10", "fashion"), default="cifar10")
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--precision", type=Precision.parse, nargs="+", default=[Precision(8, 8), Precision(4, 4)])
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0, help="of measuring, for each batch size")
     parser.add_argument("--wait", action="store_true", help="for a line on standard input between compiling and timing")
@@ -96,7 +100,7 @@ def main() -> None:
     net, shape = net_and_shape(options.net)
     for batch in options.batch:
         print(f"{options.net}, batch {batch}, {options.threads} threads", flush=True)
-        lines = compiled(net, shape, batch, options.threads, options.precision)
+        lines = compiled(net, shape, batch, options.threads, options.engines, options.precision)
         if options.wait:
             print("compiled, waiting", flush=True)
             input()
@@ -106,18 +110,17 @@ def main() -> None:
         print("done", flush=True)
 
 
-def show(found: dict[str, float]) -> None:
-    """One row a line: milliseconds a step, and how many times faster than eager torch and the best line in FP."""
-    eager = found["torch fp"]
-    openvino = found.get("openvino fp", eager)
-    best = min(time for name, time in found.items() if name.endswith(" fp"))
-    heads = ("line", "ms a step", "vs eager", "vs openvino f32", "vs strongest fp", "half the steps")
-    print(f"| {' | '.join(heads)} |")
-    print("|---|--:|--:|--:|--:|--:|")
-    for name, each in found.items():
-        ratios = [eager / each, openvino / each, best / each]
+def show(found: dict[str, tuple[float, float]]) -> None:
+    """One row a line: milliseconds a step, and by wall time how many times faster than full-precision lines."""
+    wall = {name: times[0] for name, times in found.items()}
+    eager, best = wall["torch fp"], min(time for name, time in wall.items() if name.endswith(" fp"))
+    openvino = wall.get("openvino fp", eager)
+    print("| line | ms a step | CPU ms | vs eager | vs openvino f32 | vs strongest fp | half the steps |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for name, (each, cpu) in found.items():
+        ratios = " | ".join(f"{against / each:.2f}" for against in (eager, openvino, best))
         halved = "" if name.endswith(" fp") else f"{2 * eager / each:.2f}, {2 * openvino / each:.2f}"
-        print(f"| {name} | {each:.1f} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} | {halved} |")
+        print(f"| {name} | {each:.1f} | {cpu:.1f} | {ratios} | {halved} |")
 
 
 if __name__ == "__main__":
