@@ -9,6 +9,7 @@ what sampling from a quantized net costs the harness. It is no latency of anythi
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 
@@ -23,9 +24,11 @@ from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.train_denoiser import ARCHITECTURE
 
 
-def simulated(precision: Precision, example: tuple[Tensor, Tensor], whole_scope: bool) -> nn.Module:
-    """The architecture with random weights, quantized to nearest; activations on a grid over -3 ... 3."""
-    net = DiffusersDenoiser.from_config(ARCHITECTURE)
+def simulated(
+    precision: Precision, example: tuple[Tensor, Tensor], whole_scope: bool, source: nn.Module | None = None
+) -> nn.Module:
+    """A copy of `source` (None: random weights) quantized to nearest; activations on a grid over -3 ... 3."""
+    net = DiffusersDenoiser.from_config(ARCHITECTURE) if source is None else copy.deepcopy(source)
     quantize_layers(net, precision, example, attention=whole_scope, split_shortcuts=whole_scope)
     for _, layer in quantized_layers(net):
         if layer.grid is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pqbench.bench.budgets import Preset
 from pqbench.bench.hashing import digest
+from pqbench.bench.judge import EngineJudge
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import Budget, Workload
@@ -25,6 +26,7 @@ class Job:
     workload_name    as the registry knows it (`name`, or `distribution:name`), for processes of their own
     exclusive        seconds that a timing may wait for a quiet machine
     workload_facts   what identifies the workload: name, distribution, version, source hash, fingerprint
+    judge            the engine that makes the images that are judged; None: the simulation does
     """
 
     workload: Workload
@@ -39,6 +41,7 @@ class Job:
     seed: int
     device: str
     exclusive: float = 0.0
+    judge: EngineJudge | None = None
 
     @property
     def steps(self) -> int:
@@ -55,6 +58,7 @@ class Cell:
     features   leaves the outputs of the extractor
     score      leaves the image metrics
     timing     leaves latency and memory, unless the user asked for none
+    parity     leaves how the judged images stand to the simulation's, where an engine's are judged
     """
 
     job: Job
@@ -63,12 +67,21 @@ class Cell:
     features: Stage
     score: Stage
     timing: Stage | None
+    parity: Stage | None = None
+
+    @property
+    def finals(self) -> tuple[Stage, ...]:
+        """The stages that leave metrics."""
+        return tuple(stage for stage in (self.score, self.timing, self.parity) if stage is not None)
 
     @property
     def key(self) -> str:
         """Hash of everything that decides the cell's record."""
-        finals = [self.score.key] + ([self.timing.key] if self.timing else [])
-        facts: dict[str, Any] = {"cell": finals, "label": self.job.composition.label, "seed": self.job.seed}
+        facts: dict[str, Any] = {
+            "cell": [stage.key for stage in self.finals],
+            "label": self.job.composition.label,
+            "seed": self.job.seed,
+        }
         if self.is_reference and self.job.scoring.is_own:
             facts["acceptance"] = [asdict(window) for window in self.job.workload.acceptance()]
         return digest(facts)
@@ -87,8 +100,8 @@ class Cell:
     def __iter__(self) -> Iterator[Stage]:
         """All stages, inputs first, each once."""
         seen: set[str] = set()
-        for final in (self.score, self.timing):
-            for stage in final or ():
+        for final in self.finals:
+            for stage in final:
                 if stage.key not in seen:
                     seen.add(stage.key)
                     yield stage

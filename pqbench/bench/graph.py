@@ -14,6 +14,7 @@ import torch
 import pqbench
 from pqbench.bench.budgets import Preset
 from pqbench.bench.cell import Cell, Job
+from pqbench.bench.judge import PARITY_IMAGES
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import CalibrationSampler
@@ -49,7 +50,8 @@ def cell_of(job: Job, reference: Cell | None, timing: bool) -> Cell:
             "fp_features": reference.features if reference else features,
         },
     )
-    return Cell(job, model, images, features, score, _timing(job, model) if timing else None)
+    parity = None if job.judge is None else _parity(job, model, images)
+    return Cell(job, model, images, features, score, _timing(job, model) if timing else None, parity)
 
 
 def _statistics(job: Job) -> Stage | None:
@@ -111,8 +113,31 @@ def _images(job: Job, model: Stage) -> Stage:
         "seed": job.seed,
         "images": job.protocol.n,
         "batch": job.preset.sampling_batch,
+        **_judge(job),
     }
     return Stage("sample", facts, job, {"model": model})
+
+
+def _parity(job: Job, model: Stage, images: Stage) -> Stage:
+    facts = {
+        **_base_facts(job),
+        "steps": job.steps,
+        "seed": job.seed,
+        "images": min(PARITY_IMAGES, job.protocol.n),
+        "batch": job.preset.sampling_batch,
+        "extractor": job.protocol.extractor_sha256,
+        "protocol": job.protocol.id,
+        "evaluation": _source("evaluation"),
+        **_judge(job),
+    }
+    return Stage("parity", facts, job, {"model": model, "images": images})
+
+
+def _judge(job: Job) -> dict[str, Any]:
+    """What decides the images when an engine makes them; nothing otherwise, as before there was a choice."""
+    if job.judge is None:
+        return {}
+    return {"judge": {**job.judge.facts, "code": _source("engines")}}
 
 
 def _calibration(job: Job, part: Part[Any]) -> Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pqbench.bench.stages.compress import AUDIT, MODEL, TRACE
 from pqbench.bench.stages.images import load_images, save_strip
 from pqbench.bench.stages.measure import read_metrics
 from pqbench.bench.trace import thinned
+from pqbench.evaluation.timing_metrics import PARITY
 from pqbench.quantization.audit_result import Audit
 
 STRIP_IMAGES = 16
@@ -40,9 +42,9 @@ def empty_record(cell: Cell, **fields: Any) -> Record:
 def finished_record(cell: Cell, cache: StageCache, **fields: Any) -> Record:
     """The record of a cell whose stages are all in the cache."""
     model = cache.folder(cell.model.key)
-    metrics = read_metrics(cache.folder(cell.score.key))
-    if cell.timing is not None:
-        metrics |= read_metrics(cache.folder(cell.timing.key))
+    metrics: dict[str, Metric] = {}
+    for stage in cell.finals:
+        metrics |= read_metrics(cache.folder(stage.key))
     metrics["stored_bytes"] = _measured((model / MODEL).stat().st_size, "bytes", "file")
     metrics |= _compression_cost(cell, cache)
     return empty_record(
@@ -50,8 +52,17 @@ def finished_record(cell: Cell, cache: StageCache, **fields: Any) -> Record:
         metrics=metrics,
         audit=Audit.model_validate_json((model / AUDIT).read_bytes()),
         trace=_traces(cell, cache),
+        notes=tuple(parity_failures(metrics)),
         **fields,
     )
+
+
+def parity_failures(metrics: Mapping[str, Metric]) -> Iterator[str]:
+    """One sentence for each engine that does not compute the model: why it has no latency."""
+    for name, metric in metrics.items():
+        if name.startswith(PARITY) and not metric.detail["accepted"]:
+            engine = name.removeprefix(PARITY)
+            yield f"No latency on {engine}, which does not agree with the simulation: {metric.detail['reason']}"
 
 
 def write_strip(cell: Cell, cache: StageCache, path: Path) -> None:

@@ -10,11 +10,12 @@ from pqbench.bench.budgets import PRESETS, Preset
 from pqbench.bench.cell import REFERENCE_METHOD, Cell, Job, is_reference
 from pqbench.bench.graph import cell_of
 from pqbench.bench.hashing import digest
-from pqbench.bench.scoring import Judge, ScoringRequest, image_shape
+from pqbench.bench.judge import choose_judge
+from pqbench.bench.scoring import ScoringRequest, ScoringResolver, image_shape
 from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts import Budget, Component, Workload
 from pqbench.errors import UserError
-from pqbench.evaluation.protocol import Protocol
+from pqbench.evaluation.protocol import SIMULATION, Protocol
 from pqbench.methods.composition import Composition, compose
 from pqbench.methods.grammar import parse_methods
 from pqbench.registry import Registered, Registry
@@ -32,6 +33,7 @@ class Request:
     engines     that latency is measured on; none: no timing
     scoring     by what the images are judged
     exclusive   seconds that a timing may wait for a quiet machine
+    judge       whose images are judged: simulation, engine or auto (see `pqbench.bench.judge`)
     """
 
     methods: str
@@ -43,6 +45,7 @@ class Request:
     device: str = "cpu"
     scoring: ScoringRequest = field(default_factory=ScoringRequest)
     exclusive: float = 0.0
+    judge: str = SIMULATION
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,11 @@ def make_plan(request: Request, registry: Registry) -> Plan:
     preset = _preset(request)
     found = registry.find("workload", request.workload)
     engines = _engines(request, registry)
+    judge = choose_judge(request.judge, request.engines, request.device, preset.images, registry)
     compositions, notes = _compositions(request, registry)
     _check_devices(request, found.component, compositions)
     workload = found.component()
-    judge = Judge(
+    resolver = ScoringResolver(
         request.scoring,
         registry,
         image_shape(workload),
@@ -79,7 +83,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         workload=workload,
         device=request.device,
     )
-    scoring = judge.scoring(request.budget, always=ACCEPTED_BY)
+    scoring = resolver.scoring(request.budget, always=ACCEPTED_BY)
     protocol = Protocol.of(
         workload,
         n=preset.images,
@@ -88,6 +92,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         sampling_batch=preset.sampling_batch,
         resamples=preset.resamples,
         scoring=scoring.facts,
+        judge=judge.words if judge else SIMULATION,
     )
     _check_calibration_files(workload, compositions)
     facts = workload_facts(found, workload)
@@ -105,6 +110,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
             seed,
             request.device,
             exclusive=request.exclusive,
+            judge=judge,
         )
         for seed in request.seeds
         for composition in compositions

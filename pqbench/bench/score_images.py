@@ -17,7 +17,7 @@ from pqbench.bench.failures import CellError
 from pqbench.bench.graph import statistics_facts
 from pqbench.bench.progress import RunProgress
 from pqbench.bench.records import Metric
-from pqbench.bench.scoring import Judge, Scoring, ScoringRequest
+from pqbench.bench.scoring import Scoring, ScoringRequest, ScoringResolver
 from pqbench.bench.stage import stage_key
 from pqbench.bench.stages.images import STATISTICS, as_kept, statistics_into
 from pqbench.contracts import Reference, Workload
@@ -63,8 +63,10 @@ def score_images(
     """
     if len(images) < 2:
         raise UserError(f"{images.path} has {len(images)} image: a distance needs at least 2.")
-    judge = Judge(request, registry, images.shape, len(images), str(images.path), workload, dict(_MISSING), device)
-    scoring = judge.scoring("standard")
+    resolver = ScoringResolver(
+        request, registry, images.shape, len(images), str(images.path), workload, dict(_MISSING), device
+    )
+    scoring = resolver.scoring("standard")
     distance = scoring.facts["distance"] or (workload.distance if workload else "FD")
     protocol = ScoreProtocol(
         n=len(images), bootstrap_resamples=PRESETS["standard"].resamples, **{**scoring.facts, "distance": distance}

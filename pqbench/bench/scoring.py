@@ -73,7 +73,7 @@ class Scoring:
 
 
 @dataclass
-class Judge:
+class ScoringResolver:
     """Resolves a request for images of one shape. Raises `UserError` for what does not fit together.
 
     image      (C, H, W) of the images to be scored

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from pqbench.bench.cell import Job
 
 StageName = Literal[
-    "export", "calibrate", "quantize", "distill", "correct", "sample", "features", "reference", "score", "time"
+    "export",
+    "calibrate",
+    "quantize",
+    "distill",
+    "correct",
+    "sample",
+    "features",
+    "reference",
+    "score",
+    "time",
+    "parity",
 ]
 
 STAGE_VERSION = 3

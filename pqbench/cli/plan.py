@@ -16,6 +16,7 @@ from pqbench.cli.request import (
     Device,
     Engines,
     HalfFeatures,
+    Judge,
     Methods,
     Metrics,
     Plugins,
@@ -47,6 +48,7 @@ def plan(
     half_features: HalfFeatures = False,
     engines: Engines = "torch,openvino",
     device: Device = "cpu",
+    judge: Judge = "simulation",
     cache: CacheFolder = None,
     plugins: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
@@ -58,7 +60,7 @@ def plan(
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)
     scoring = build_scoring(metrics, protocol, reference, weights, half_features)
-    request = build_request(methods, workload, budget, seeds, samples, engines, device, scoring)
+    request = build_request(methods, workload, budget, seeds, samples, engines, device, scoring, judge)
     made = make_plan(request, registry)
     warn_before_work(made, registry)
     stage_cache = StageCache(cache or default_cache_folder())

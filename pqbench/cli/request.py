@@ -49,6 +49,9 @@ ReferencePath = Annotated[
 ]
 WeightsPath = Annotated[Path | None, typer.Option("--weights", help="File of the extractor's weights.")]
 HalfFeatures = Annotated[bool, typer.Option("--half-features", help="Keep features in float16: half the bytes.")]
+Judge = Annotated[
+    str, typer.Option("--judge", help="Whose images are judged: simulation, engine, or auto (from 5000 images on).")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of the stage cache.")]
 Plugins = Annotated[list[str] | None, typer.Option("-p", help="no:NAME leaves the plugin NAME out.")]
@@ -63,6 +66,7 @@ def build_request(
     engines: str,
     device: str,
     scoring: ScoringRequest | None = None,
+    judge: str = "simulation",
 ) -> Request:
     """The request behind the options. Raises `UserError` for options that mean nothing."""
     from pqbench.bench.plan import Request, parse_seeds
@@ -78,6 +82,7 @@ def build_request(
         engines=() if engines.strip().lower() == "none" else tuple(name.strip() for name in engines.split(",")),
         device=device,
         scoring=scoring or ScoringRequest(),
+        judge=judge.strip().lower(),
     )
 
 

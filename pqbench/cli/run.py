@@ -19,6 +19,7 @@ from pqbench.cli.request import (
     Device,
     Engines,
     HalfFeatures,
+    Judge,
     Methods,
     Metrics,
     Plugins,
@@ -74,6 +75,7 @@ def run(
             "--exclusive", min=0, help="Seconds to wait for a quiet machine at each timing; noisy after that."
         ),
     ] = 0.0,
+    judge: Judge = "simulation",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results [default: results/WORKLOAD-BUDGET].")
     ] = None,
@@ -96,7 +98,7 @@ def run(
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)
     scoring = build_scoring(metrics, protocol, reference, weights, half_features)
-    request = build_request(methods, workload, budget, seeds, samples, engines, device, scoring)
+    request = build_request(methods, workload, budget, seeds, samples, engines, device, scoring, judge)
     plan = make_plan(replace(request, exclusive=exclusive), registry)
     writes, path = mode is not ModeName.READ_ONLY, output or default_folder(plan)
     folder = RunFolder(path) if writes else RunFolder.existing(path)
@@ -120,7 +122,8 @@ def run(
         # Results that are there are shown, even when the disk has no room for the files that show them.
         _show(folder, as_json, None if writes else records)
         missing = _say_what_is_missing(records)
-    if missing:
+        disagreeing = _say_which_engines_disagree(records)
+    if missing or disagreeing:
         raise typer.Exit(EXIT_CELL_MISSING)
 
 
@@ -150,6 +153,16 @@ def _show(folder: RunFolder, as_json: bool, records: list[Record] | None) -> Non
         sys.stdout.write(rendered(folder, Format.JSON, records=records))
     else:
         print_table(folder, records=records)
+
+
+def _say_which_engines_disagree(records: list[Record]) -> bool:
+    """Name each engine that computes another model than its simulation; whether there are any."""
+    from pqbench.bench.outcome import parity_failures
+
+    failures = [(record, text) for record in records for text in parity_failures(record.metrics)]
+    for record, text in failures:
+        typer.echo(f"{record.label} seed {record.seed}: {text}", err=True)
+    return bool(failures)
 
 
 def _say_what_is_missing(records: list[Record]) -> bool:

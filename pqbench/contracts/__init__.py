@@ -5,7 +5,7 @@ from pqbench.contracts.component import API_VERSION, KINDS, Component, Kind
 from pqbench.contracts.context import Context
 from pqbench.contracts.correction import Correction
 from pqbench.contracts.distiller import Distiller, Teachers
-from pqbench.contracts.engine import Engine, Executable
+from pqbench.contracts.engine import Engine, Executable, ExecutedLayer
 from pqbench.contracts.extractor import FeatureExtractor, Weights
 from pqbench.contracts.method import Method
 from pqbench.contracts.metric import Contribution, ImageMetric, MetricInputs, Score, ScoringRules, Setting
@@ -29,6 +29,7 @@ __all__ = [
     "Distiller",
     "Engine",
     "Executable",
+    "ExecutedLayer",
     "Extractor",
     "FeatureExtractor",
     "ImageMetric",

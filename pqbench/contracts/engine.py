@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from pqbench.contracts.component import Component, Kind
+
+
+@dataclass(frozen=True)
+class ExecutedLayer:
+    """One compute-heavy operation that ran (a convolution, a matrix product, an attention), as the engine tells it.
+
+    layers      the modules of the net that it computes, by their names in `named_modules`; several where the engine
+                made one product of them, none where its own names do not lead back to a module
+    operation   the engine's name for it
+    precision   type of its input, which is that of its arithmetic: "u8", "f32"
+    weights     type in which the engine holds its weights; empty for a product of activations, or where it cannot tell
+    """
+
+    layers: tuple[str, ...]
+    operation: str
+    precision: str
+    weights: str = ""
 
 
 class Executable(Protocol):
@@ -21,8 +39,8 @@ class Executable(Protocol):
         """
         ...
 
-    def layer_precisions(self) -> Mapping[str, int]:
-        """How many compute-heavy operations ran at each precision, read back from the engine: {"u8": 40, "f32": 3}."""
+    def layers(self) -> Sequence[ExecutedLayer]:
+        """Every compute-heavy operation with the precision at which it ran, read back from the engine, not assumed."""
         ...
 
 

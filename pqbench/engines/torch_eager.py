@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,10 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pqbench.contracts import Engine
+from pqbench.contracts import Engine, ExecutedLayer
 from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
 
 _SHORT_NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64"}
+
+
+def short_name(dtype: torch.dtype) -> str:
+    """A type as engines call it: `f32`."""
+    return _SHORT_NAMES.get(dtype, str(dtype).removeprefix("torch."))
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,21 @@ class EagerExecutable:
 
     def __call__(self, x_t: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         """One step. The prediction is brought back to the inputs' device, so a GPU has finished when this returns."""
-        with torch.inference_mode(), _threads(self._threads):
+        with torch.inference_mode(), threads_set_to(self._threads):
             prediction: Tensor = self._net(*(each.to(self._device) for each in (x_t, t, *condition)))
             return prediction.to(x_t.device)
 
-    def layer_precisions(self) -> Mapping[str, int]:
+    def layers(self) -> tuple[ExecutedLayer, ...]:
         """Convolutions and linear layers by the type of their arithmetic, which simulation leaves at float."""
-        layers = (m for m in self._net.modules() if isinstance(m, (*QUANTIZABLE, QuantizedLayer)))
-        return Counter(_SHORT_NAMES.get(layer.weight.dtype, str(layer.weight.dtype)) for layer in layers)
+        return tuple(
+            ExecutedLayer((name,), type(module).__name__, *[short_name(module.weight.dtype)] * 2)
+            for name, module in self._net.named_modules()
+            if isinstance(module, (*QUANTIZABLE, QuantizedLayer))
+        )
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_set_to(count: int) -> Iterator[None]:
     """The number of threads is global to the process: it is put back after each step."""
     before = torch.get_num_threads()
     if before != count:

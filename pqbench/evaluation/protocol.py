@@ -22,6 +22,9 @@ FeatureType = Literal["float32", "float16"]
 
 OWN_DISTRIBUTION = "pqbench"
 
+SIMULATION = "simulation"
+"""What makes the judged images when no engine does: torch, in floating point."""
+
 
 class ScoreProtocol(BaseModel):
     """What decides how given images are scored.
@@ -85,6 +88,19 @@ class Protocol(ScoreProtocol):
     seeds: tuple[int, ...]
     """Base seeds; image i of each starts from the noise of (seed, i)."""
     sampling_batch: int = Field(ge=1)
+    judge: str = SIMULATION
+    """What made the images: the simulation, or an engine with the machine whose arithmetic it used."""
+
+    @property
+    def id(self) -> str:
+        """As of any protocol; that the simulation is judged is left out of it.
+
+        So protocols from before there was a choice keep their id.
+        """
+        facts = self.facts
+        if self.judge == SIMULATION:
+            del facts["judge"]
+        return digest(facts)[:8]
 
     @classmethod
     def of(
@@ -97,6 +113,7 @@ class Protocol(ScoreProtocol):
         sampling_batch: int,
         resamples: int,
         scoring: dict[str, Any] | None = None,
+        judge: str = SIMULATION,
     ) -> Protocol:
         """The protocol for scoring `n` images of each cell of a workload.
 
@@ -112,6 +129,7 @@ class Protocol(ScoreProtocol):
             n=n,
             seeds=seeds,
             sampling_batch=sampling_batch,
+            judge=judge,
             bootstrap_resamples=resamples,
             **{**scoring, "distance": scoring["distance"] or workload.distance},
         )

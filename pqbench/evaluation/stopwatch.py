@@ -32,6 +32,17 @@ class Timing:
         """The run that 95 % of the runs do not exceed (nearest rank)."""
         return sorted(self.runs)[math.ceil(0.95 * len(self.runs)) - 1]
 
+    @property
+    def thirds(self) -> tuple[float, float, float]:
+        """Medians of the first, the middle and the last third of the runs."""
+        count = len(self.runs)
+        first, second = count // 3, count - count // 3
+        return (
+            statistics.median(self.runs[:first]),
+            statistics.median(self.runs[first:second]),
+            statistics.median(self.runs[second:]),
+        )
+
 
 def time_calls(
     call: Callable[[], object], seconds: float, around: AbstractContextManager[object] | None = None

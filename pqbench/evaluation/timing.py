@@ -26,9 +26,9 @@ def measure(spec: TimingSpec) -> dict[str, Metric]:
     """Time a model; nothing (an empty dict) where the engine only simulates it, for simulation has no latency.
 
     Metrics: latency_ms_per_image@ENGINE/BATCH and latency_ms_per_step@ENGINE/BATCH for each batch size, and
-    peak_memory_bytes at the largest. The time of an image is that of a whole sampling run, the sampler's arithmetic
-    included, over the batch size; so half the steps count. The device is held alone against every other timing on the
-    machine.
+    peak_memory_bytes and parity@ENGINE at the largest; where parity fails, parity alone. The time of an image is that
+    of a whole sampling run, the sampler's arithmetic included, over the batch size; so half the steps count. The device
+    is held alone against every other timing on the machine.
 
     Raises `UserError`, one sentence, when the model cannot be timed: the engine is missing, the checkpoint is damaged,
     or the process crashed or was killed.

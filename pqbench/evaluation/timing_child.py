@@ -8,6 +8,7 @@ Both are JSON files: a `TimingSpec` that is read, a `TimingResult` that is writt
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from pqbench.errors import UserError
 from pqbench.evaluation.machine import OtherWork, device_alone, load_average, processor, wait_until_quiet
 from pqbench.evaluation.timing_component import component
-from pqbench.evaluation.timing_spec import BatchTimes, CallTimes, EnergyUse, MemoryUse, TimingResult, TimingSpec
+from pqbench.evaluation.timing_spec import (
+    BatchTimes,
+    CallTimes,
+    EnergyUse,
+    LayerRun,
+    MemoryUse,
+    ParityUse,
+    TimingResult,
+    TimingSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,9 +59,11 @@ def run(spec: TimingSpec) -> TimingResult:
     load = load_average()
     bench = _Bench(spec)
     batches = sorted(set(spec.batches), reverse=True)
-    memory, largest = bench.largest_batch(batches[0])
+    memory, largest, parity = bench.largest_batch(batches[0])
     others = [bench.time_alone(batch, *bench.compile(batch)) for batch in batches[1:]]
-    return TimingResult(machine=processor(), load_average=load, memory=memory, batches=(largest, *others))
+    return TimingResult(
+        machine=processor(), load_average=load, memory=memory, parity=parity, batches=(largest, *others)
+    )
 
 
 class _Bench:
@@ -90,9 +102,10 @@ class _Bench:
         executable = self.engine.compile(net, self.workload.shape, batch, self.spec.threads, **conditional)
         return executable, perf_counter() - start
 
-    def largest_batch(self, batch: int) -> tuple[MemoryUse, BatchTimes]:
-        """The peak of the first sampling run of the process; the timing goes on with the same executable."""
+    def largest_batch(self, batch: int) -> tuple[MemoryUse, BatchTimes, ParityUse]:
+        """The peak of the first sampling run of the process; timing and parity go on with the same executable."""
         from pqbench.evaluation.memory import PeakMemory, process_peak, resident
+        from pqbench.evaluation.parity import measure_parity
 
         baseline = resident()
         executable, seconds = self.compile(batch)
@@ -108,7 +121,8 @@ class _Bench:
         times = self.time_alone(batch, executable, seconds)
         # The run that was watched for memory was the first one.
         sampling = times.sampling.model_copy(update={"first": first})
-        return memory, times.model_copy(update={"sampling": sampling})
+        parity = measure_parity(executable, batch, self.load(), self.workload, self.spec.steps)
+        return memory, times.model_copy(update={"sampling": sampling}), parity
 
     def time_alone(self, batch: int, executable: Executable, compile_seconds: float) -> BatchTimes:
         """`time`, on a quiet machine where the spec waits for one: again when others came, until its time is up."""
@@ -130,19 +144,24 @@ class _Bench:
 
     def time(self, batch: int, executable: Executable, compile_seconds: float) -> BatchTimes:
         """Single steps and whole runs of one batch size."""
+        from pqbench.engines.executed import counts, fell_back, stored_weights
         from pqbench.evaluation.energy import EnergyMeter, energy_counters
         from pqbench.evaluation.stopwatch import time_calls
 
         others, meter = OtherWork(), EnergyMeter(energy_counters(self.spec.device)[0])
         sampling = time_calls(self._sampling_run(executable, batch), self.spec.seconds, around=meter)
         step = time_calls(self._step(executable, batch), self.spec.seconds * STEP_SHARE)
+        other_work, layers = others.share(), executable.layers()
         return BatchTimes(
             batch=batch,
             compile_seconds=compile_seconds,
             step=_summary(step),
             sampling=_summary(sampling),
-            layer_precisions=dict(executable.layer_precisions()),
-            other_work=others.share(),
+            layer_precisions=counts(layers),
+            weights_held=stored_weights(layers),
+            layers=tuple(LayerRun(**asdict(layer)) for layer in layers),
+            fell_back=fell_back(self.load(), layers),
+            other_work=other_work,
             other_cores=others.cores(),
             energy=_energy(meter, len(sampling.runs), batch),
         )
@@ -188,7 +207,9 @@ def _energy(meter: EnergyMeter, runs: int, batch: int) -> EnergyUse | None:
 
 
 def _summary(timing: Timing) -> CallTimes:
-    return CallTimes(first=timing.first, median=timing.median, p95=timing.p95, runs=len(timing.runs))
+    return CallTimes(
+        first=timing.first, median=timing.median, p95=timing.p95, runs=len(timing.runs), thirds=timing.thirds
+    )
 
 
 if __name__ == "__main__":

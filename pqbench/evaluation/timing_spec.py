@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +14,8 @@ PROTOCOL_VERSION = 1
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A broken engine answers with NaN, which JSON has no number for.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class TimingSpec(_Frozen):
@@ -41,7 +43,7 @@ class TimingSpec(_Frozen):
 class TimingProtocol(_Frozen):
     """Everything that makes two latencies, or two memory figures, comparable."""
 
-    family: Literal["latency", "memory"]
+    family: Literal["latency", "memory", "parity"]
     version: int = PROTOCOL_VERSION
     workload: str
     engine: str
@@ -94,12 +96,45 @@ class EnergyUse(_Frozen):
 
 
 class CallTimes(_Frozen):
-    """Seconds of one kind of call."""
+    """Seconds of one kind of call.
+
+    thirds   medians of the first, the middle and the last third of the runs: three measurements of the same thing
+    """
 
     first: float
     median: float
     p95: float
     runs: int
+    thirds: tuple[float, ...] = ()
+
+
+class LayerRun(_Frozen):
+    """One compute-heavy operation that ran, as `pqbench.contracts.ExecutedLayer` describes it."""
+
+    layers: tuple[str, ...]
+    operation: str
+    precision: str
+    weights: str
+
+
+class ParityStep(_Frozen):
+    """Relative errors of one step's predictions at time step t: engine to simulation, and both to full precision."""
+
+    t: int
+    difference: float
+    engine_to_fp: float
+    simulation_to_fp: float
+
+
+class ParityUse(_Frozen):
+    """How one engine's predictions stand to the simulation's, along a few full-precision runs."""
+
+    images: int
+    steps: tuple[ParityStep, ...]
+
+    def mean(self, name: Literal["difference", "engine_to_fp", "simulation_to_fp"]) -> float:
+        """The mean of one of the errors over the time steps."""
+        return fmean(getattr(step, name) for step in self.steps)
 
 
 class BatchTimes(_Frozen):
@@ -110,6 +145,12 @@ class BatchTimes(_Frozen):
     step: CallTimes
     sampling: CallTimes
     layer_precisions: dict[str, int]
+    """How many operations ran at each precision."""
+    weights_held: dict[str, int] = {}
+    """In how many operations the engine holds the weights in which type."""
+    layers: tuple[LayerRun, ...] = ()
+    fell_back: tuple[str, ...] = ()
+    """Layers that are quantized in the checkpoint and ran in floating point."""
     other_work: float
     """Share of the machine's CPU time that other processes took meanwhile."""
     other_cores: float = 0.0
@@ -140,4 +181,5 @@ class TimingResult(_Frozen):
     load_average: float = 0.0
     """Before anything was run."""
     memory: MemoryUse | None = None
+    parity: ParityUse | None = None
     batches: tuple[BatchTimes, ...] = ()

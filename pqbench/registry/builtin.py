@@ -36,6 +36,8 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
         "engine": {
             "torch": "pqbench.engines.torch_eager:TorchEager",
             "openvino": "pqbench.engines.openvino.engine:OpenVino",
+            "openvino-bf16": "pqbench.engines.openvino.engine:OpenVinoBf16",
+            "torch-compile": "pqbench.engines.torch_compile:TorchCompile",
         },
         "extractor": {
             "fd-dinov2": "pqbench.evaluation.extractors.timm_backbone:FdDinoV2",

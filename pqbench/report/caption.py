@@ -66,6 +66,8 @@ def _family(name: str, metric: Metric) -> str:
         return latency_heading(name)
     if name.startswith(ENERGY):
         return f"{latency_heading(name)}: energy"
+    if name.startswith("parity@"):
+        return f"parity of {name.partition('@')[2]}"
     if metric.title and "protocol" in metric.detail:
         return metric.title
     return {"peak_memory_bytes": "peak memory"}.get(name, "quality")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pqbench.bench.records import Audit
 from pqbench.report.measures import LATENCY, latency_place
@@ -66,14 +67,21 @@ def _exempt(audit: Audit) -> Iterator[str]:
 
 def _executed(row: Row) -> Iterator[str]:
     """The arithmetic that an engine really used: the latency of a W4A4 row may be that of 8-bit kernels."""
-    ran: dict[str, dict[str, int]] = {}
+    ran: dict[str, Mapping[str, Any]] = {}
     for record in row.finished:
         for name, metric in record.metrics.items():
             if name.startswith(LATENCY) and metric.detail.get("layer_precisions"):
-                ran[latency_place(name)[0]] = metric.detail["layer_precisions"]
-    for engine, layers in ran.items():
-        counts = ", ".join(f"{number} in {kind}" for kind, number in sorted(layers.items()))
-        yield f"Arithmetic of {engine}, read back from what ran: layers {counts}."
+                ran[latency_place(name)[0]] = metric.detail
+    for engine, detail in ran.items():
+        held = f"; weights held: {_counted(detail['weights_held'])}" if detail.get("weights_held") else ""
+        arithmetic = _counted(detail["layer_precisions"])
+        yield f"Arithmetic of {engine}, read back from what ran: layers {arithmetic}{held}."
+        if detail.get("fell_back"):
+            yield f"Quantized in the checkpoint, but in floating point on {engine}: {_listed(detail['fell_back'])}."
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} in {kind}" for kind, number in sorted(kinds.items()))
 
 
 def _calibration_files(row: Row) -> Iterator[str]:

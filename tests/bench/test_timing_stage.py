@@ -28,8 +28,8 @@ def test_latency_comes_from_engines_that_execute_the_model(bench: Bench, monkeyp
         assert memory.detail["engine"] == "openvino"
         for name, metric in record.metrics.items():
             if "@" in name or name == "peak_memory_bytes":
-                assert metric.value > 0
-                assert protocols[metric.protocol]["family"] in ("energy", "latency", "memory")
+                assert metric.value > 0 or name == "parity@torch"  # eager torch is what it is compared with
+                assert protocols[metric.protocol]["family"] in ("energy", "latency", "memory", "parity")
     assert bench.run("cheap[w=8,a=8]", engines=("torch", "openvino")) == records
 
 

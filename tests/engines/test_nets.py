@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.contracts import CalibrationSet
+from pqbench.engines.executed import counts
 from pqbench.engines.openvino import OpenVino
 from pqbench.engines.openvino.group_norm import ReducedGroupNorm
 from pqbench.engines.quantized import is_quantized
@@ -52,7 +53,7 @@ def test_full_precision_is_the_net_itself_on_both_engines() -> None:
     compiled = OpenVino().compile(net, SHAPE, 2, threads=1)
     torch.testing.assert_close(eager(x, t), expected, rtol=0, atol=0)
     torch.testing.assert_close(compiled(x, t), expected, rtol=1e-4, atol=1e-5)
-    assert set(eager.layer_precisions()) == set(compiled.layer_precisions()) == {"f32"}
+    assert set(counts(eager.layers())) == set(counts(compiled.layers())) == {"f32"}
 
 
 def test_the_correction_of_each_time_step_is_executed() -> None:
@@ -80,7 +81,7 @@ def test_a_quantized_net_is_as_far_from_full_precision_as_its_simulation(precisi
     # Rounding flips are amplified by depth, so whole nets are judged by their distance to full precision.
     assert distance(executed, exact) == pytest.approx(distance(simulated, exact), rel=0.2)
     assert distance(executed, simulated) < distance(simulated, exact) < bound
-    precisions = dict(executable.layer_precisions())
+    precisions = dict(counts(executable.layers()))
     # The one attention is not quantized; two layers on the same input may become one product.
     assert precisions.pop("f32") == len(attention_modules(net, lambda: net(x, t))) == 1
     assert set(precisions) <= {"u8", "i8"}

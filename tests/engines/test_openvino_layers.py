@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pqbench.engines.executed import counts
 from pqbench.engines.openvino import OpenVino
 from pqbench.errors import UserError
 from pqbench.quantization.calibrate import freeze_nearest
@@ -66,8 +67,8 @@ def test_a_layer_agrees_with_the_simulation_and_runs_in_bytes(kind: str, w: int,
     with torch.no_grad():
         simulated = net(x, t)
     torch.testing.assert_close(executable(x, t), simulated, rtol=1e-4, atol=1e-4 * float(simulated.abs().max()))
-    assert set(executable.layer_precisions()) <= {"u8", "i8"}
-    assert sum(executable.layer_precisions().values()) == 1
+    assert set(counts(executable.layers())) <= {"u8", "i8"}
+    assert sum(counts(executable.layers()).values()) == 1
 
 
 @pytest.mark.parametrize("kind", ["conv", "linear"])
@@ -93,7 +94,7 @@ def test_a_layer_that_is_half_in_float_shows_it(w: int, a: int) -> None:
     with torch.no_grad():
         simulated = net(x, t)
     torch.testing.assert_close(executable(x, t), simulated, rtol=1e-4, atol=1e-4 * float(simulated.abs().max()))
-    assert executable.layer_precisions() == {"f32": 1}
+    assert counts(executable.layers()) == {"f32": 1}
 
 
 def test_one_dimensional_convolutions_agree_with_the_simulation() -> None:
@@ -111,7 +112,7 @@ def test_one_dimensional_convolutions_agree_with_the_simulation() -> None:
         simulated = net(x, t)
     executable = OpenVino().compile(net, (16, 8, 8), 2, threads=1)
     torch.testing.assert_close(executable(x, t), simulated, rtol=1e-4, atol=1e-4 * float(simulated.abs().max()))
-    assert set(executable.layer_precisions()) <= {"u8", "i8"}
+    assert set(counts(executable.layers())) <= {"u8", "i8"}
 
 
 @pytest.mark.parametrize("kind", ["conv", "linear"])
@@ -126,7 +127,7 @@ def test_weights_with_scales_of_groups_agree_with_the_simulation_and_show_as_flo
         simulated = net(x, t)
     executable = OpenVino().compile(net.eval(), (16, 8, 8), 2, threads=1)
     torch.testing.assert_close(executable(x, t), simulated, rtol=1e-4, atol=1e-4 * float(simulated.abs().max()))
-    assert executable.layer_precisions() == {"f32": 1}
+    assert counts(executable.layers()) == {"f32": 1}
 
 
 def test_activation_scales_that_are_not_static_are_refused() -> None:

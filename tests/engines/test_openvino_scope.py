@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pqbench.contracts import CalibrationSet
+from pqbench.engines.executed import counts
 from pqbench.engines.openvino import OpenVino
 from pqbench.engines.quantized import is_quantized
 from pqbench.methods.precision import Precision
@@ -75,7 +76,7 @@ def test_quantized_attention_has_the_numbers_of_the_simulation(precision: Precis
     # A value on the border of two codes may fall on the other side: few do, by one step.
     error = (executable(x, t) - simulated).norm() / simulated.norm()
     assert float(error) < 0.02
-    kernels = executable.layer_precisions()
+    kernels = counts(executable.layers())
     assert sum(kernels.values()) == 3
     layers_in_float = 2 if precision.w == 32 else 0
     # Attention is one kernel: in float on asymmetric grids, in bytes or float, as the CPU has it, on symmetric ones.
@@ -91,8 +92,8 @@ def test_a_split_layer_runs_in_bytes_with_the_numbers_of_the_simulation(bits: in
     simulated = net(x, t)
     executable = OpenVino().compile(net, (3, 8, 8), 2, threads=1)
     assert float((executable(x, t) - simulated).norm() / simulated.norm()) < 0.01
-    assert set(executable.layer_precisions()) <= {"u8", "i8"}
-    assert sum(executable.layer_precisions().values()) == 3
+    assert set(counts(executable.layers())) <= {"u8", "i8"}
+    assert sum(counts(executable.layers()).values()) == 3
 
 
 def test_operands_alone_make_a_net_quantized() -> None:

@@ -89,6 +89,29 @@ def test_noise_is_flagged(other_work: float, p95: float, noisy: bool) -> None:
     assert is_noisy(times, calls, steps=1) is noisy
 
 
+@pytest.mark.parametrize(
+    ("speeds", "noisy"),
+    [((1.0, 1.0, 1.0), False), ((1.0, 1.04, 1.02), False), ((1.0, 1.0, 1.1), True), ((1.1, 1.0, 1.0), True)],
+)
+def test_runs_whose_thirds_differ_by_more_than_five_percent_are_noise(
+    speeds: tuple[float, float, float], noisy: bool
+) -> None:
+    """A machine that changes its speed once: no tail, and each third is as steady as can be."""
+    jitter = (0.99, 1.0, 1.01, 1.0, 0.99, 1.01, 1.0)
+    timing = Timing(first=1.0, runs=tuple(speed * each for speed in speeds for each in jitter))
+    assert timing.thirds == speeds
+    calls = CallTimes(first=1, median=timing.median, p95=timing.p95, runs=len(timing.runs), thirds=timing.thirds)
+    times = BatchTimes(batch=1, compile_seconds=1, step=calls, sampling=calls, layer_precisions={}, other_work=0.0)
+    assert is_noisy(times, calls, steps=1) is noisy
+
+
+@pytest.mark.parametrize("count", range(3, 12))
+def test_thirds_hold_all_runs(count: int) -> None:
+    first, middle, last = Timing(first=0.0, runs=tuple(map(float, range(count)))).thirds
+    assert 0 <= first < middle < last <= count - 1
+    assert middle == (count - 1) / 2
+
+
 @pytest.mark.parametrize(("run", "noisy"), [(22.0, False), (44.0, True), (11.0, True)])
 def test_runs_that_do_not_take_what_their_steps_take_are_noise(run: float, noisy: bool) -> None:
     """All runs equally slow have no tail: 20 steps of 1 s must take about 20 s."""

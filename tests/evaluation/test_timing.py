@@ -19,6 +19,7 @@ from pqbench.evaluation.timing import TimingSpec, measure
 from pqbench.evaluation.timing_child import run
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.checkpoint import save_checkpoint
+from pqbench.quantization.layers import QUANTIZABLE
 from pqbench.quantization.observers import MinMax
 from pqbench.quantization.ranges import minmax
 from pqbench.quantization.scope import quantize_layers
@@ -57,7 +58,7 @@ class Sleeping(TorchEager):
         class Slow(EagerExecutable):
             def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
                 time.sleep(0.010)
-                return torch.zeros_like(x_t)
+                return super().__call__(x_t, t)
 
         return Slow(net, threads)
 
@@ -114,6 +115,7 @@ def test_each_batch_has_its_latencies(executed: dict[str, Metric]) -> None:
     # Where the machine has counters that may be read, there is energy too.
     assert {name for name in executed if not name.startswith("energy_")} == {
         *(f"latency_ms_per_{what}@openvino/{batch}" for what in ("image", "step") for batch in (1, 4)),
+        "parity@openvino",
         "peak_memory_bytes",
     }
     image = executed["latency_ms_per_image@openvino/4"]
@@ -126,6 +128,25 @@ def test_a_quantized_model_is_executed_in_bytes(executed: dict[str, Metric]) -> 
     precisions = dict(executed["latency_ms_per_step@openvino/1"].detail["layer_precisions"])
     assert precisions.pop("f32") == 1  # the attention, which is not quantized
     assert set(precisions) <= {"u8", "i8"}
+
+
+def test_every_layer_is_listed_with_what_ran_and_the_type_of_its_weights(executed: dict[str, Metric]) -> None:
+    detail = executed["latency_ms_per_step@openvino/4"].detail
+    layers = {name: each for each in detail["layers"] for name in each["layers"]}
+    quantizable = {name for name, layer in TinyWorkload().denoiser().named_modules() if isinstance(layer, QUANTIZABLE)}
+    assert quantizable <= set(layers)
+    assert {layers[name]["precision"] for name in quantizable} <= {"u8", "i8"}
+    # Four bits are stored on disk; in OpenVINO's memory each integer takes a byte.
+    assert {layers[name]["weights"] for name in quantizable} == {"i8"}
+    assert set(detail["weights_held"]) == {"i8"}
+    assert detail["fell_back"] == []
+
+
+def test_parity_stands_beside_the_latency(executed: dict[str, Metric]) -> None:
+    parity = executed["parity@openvino"]
+    assert parity.detail["accepted"]
+    assert parity.n == 4 * 4
+    assert parity.detail["protocol"]["family"] == "parity"
 
 
 def test_memory_is_that_of_a_run_at_the_largest_batch(executed: dict[str, Metric]) -> None:

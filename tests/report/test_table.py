@@ -129,6 +129,20 @@ def test_a_latency_says_in_what_arithmetic_and_whether_on_a_busy_machine() -> No
     assert (flat_rows([record])[0]["latency_batch"], flat_rows([record])[0]["latency_noisy"]) == (1, False)
 
 
+def test_layers_that_fell_back_and_a_failed_parity_are_footnotes() -> None:
+    detail = {"layer_precisions": {"u8": 3, "f32": 2}, "weights_held": {"i8": 3, "f32": 1}, "fell_back": ["mid", "out"]}
+    latency = metric(9.0, protocol=TIMING).model_copy(update={"detail": detail})
+    metrics = make_metrics(50, None, 1, 9) | {"latency_ms_per_image@openvino/1": latency}
+    failed = "No latency on openvino, which does not agree with the simulation: a step is 50 % from full precision."
+    notes = only([make_record("rtn", metrics=metrics), make_record("b", notes=(failed,))]).footnotes
+    assert (
+        "Arithmetic of openvino, read back from what ran: layers 2 in f32, 3 in u8; weights held: 1 in f32, 3 in i8."
+        in notes
+    )
+    assert "Quantized in the checkpoint, but in floating point on openvino: mid, out." in notes
+    assert failed in notes
+
+
 def test_what_reads_the_same_does_not_stand_out() -> None:
     rows = [make_record(name, metrics=make_metrics(50, 9, size, 9)) for name, size in (("a", 1.4041), ("b", 1.4049))]
     sizes = [cell(only(rows), name, "stored_bytes") for name in ("a", "b")]

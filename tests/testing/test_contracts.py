@@ -310,7 +310,7 @@ def test_an_engine_that_computes_something_else_is_found() -> None:
             inner = super().compile(net, shape, batch, threads)
 
             class Off:
-                layer_precisions = inner.layer_precisions
+                layers = inner.layers
 
                 def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
                     return inner(x_t, t) * 1.1

@@ -8,7 +8,7 @@ from pathlib import Path
 from pqbench.bench.stage import Stage, StageName
 from pqbench.bench.stages.compress import calibrate, correct, distill, export, quantize
 from pqbench.bench.stages.images import features, reference, sample
-from pqbench.bench.stages.measure import score, time
+from pqbench.bench.stages.measure import parity, score, time
 from pqbench.contracts.context import ProgressCallback
 
 StageFunction = Callable[[Stage, Path, Mapping[str, Path], ProgressCallback], None]
@@ -25,4 +25,5 @@ STAGE_FUNCTIONS: Mapping[StageName, StageFunction] = {
     "reference": reference,
     "score": score,
     "time": time,
+    "parity": parity,
 }

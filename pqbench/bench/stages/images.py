@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -15,8 +16,9 @@ from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
 from pqbench.bench.stages.stored import StoredImages, write_parts
 from pqbench.contracts.context import ProgressCallback
-from pqbench.diffusion.ddim import ddim_sample
+from pqbench.diffusion.ddim import Denoiser, ddim_sample
 from pqbench.diffusion.noise import initial_noise
+from pqbench.engines.batches import filling
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_outputs, require_finite
 from pqbench.evaluation.reference import DTYPES, statistics_metadata, statistics_of
@@ -37,10 +39,11 @@ def sample(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pro
         folder / _SHARD.format(first): range(first, min(first + batch, count)) for first in range(0, count, batch)
     }
     if not (folder / IMAGES).exists():
-        net = load_checkpoint(inputs["model"] / MODEL, job.workload.architecture()).to(job.device)
+        net = load_checkpoint(inputs["model"] / MODEL, job.workload.architecture()).to(job.device).eval()
+        predict = net if job.judge is None else _executed(net, job, min(batch, count))
         for shard, indices in shards.items():
             if not shard.exists():
-                _write(shard, images=_images(net, job, indices, job.steps))
+                _write(shard, images=make_images(predict, job, indices))
             progress(indices.stop, count, "images")
         shape = count, *StoredImages(next(iter(shards))).shape[1:]
         parts = (load_file(shard)["images"] for shard in shards)
@@ -49,10 +52,27 @@ def sample(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pro
         shard.unlink(missing_ok=True)
 
 
-def _images(net: nn.Module, job: Job, indices: range, steps: int) -> Tensor:
+def _executed(net: nn.Module, job: Job, batch: int) -> Denoiser:
+    """The model on the engine whose images are judged. Raises `UserError` when the engine cannot have it."""
+    assert job.judge is not None
+    condition = [each.to(job.device) for each in job.workload.condition(job.seed, range(batch))]
+    conditional: dict[str, Any] = {"condition": condition} if condition else {}
+    threads = int(job.judge.facts["threads"])
+    try:
+        executable = job.judge.engine.compile(net, job.workload.shape, batch, threads, **conditional)
+    except UserError as error:
+        raise UserError(f"{error} Or judge the simulation's images: --judge simulation.") from error
+    return filling(executable, batch)
+
+
+def make_images(net: Denoiser, job: Job, indices: range) -> Tensor:
+    """The images of these indices, (N, C, H, W) uint8, each from its own noise.
+
+    Raises `UserError` for an image that is not finite.
+    """
     workload = job.workload
     noise = initial_noise(job.seed, indices, workload.shape).to(job.device)
-    timesteps = workload.timesteps(steps).to(job.device)
+    timesteps = workload.timesteps(job.steps).to(job.device)
     condition = workload.condition(job.seed, indices)
     x_0 = ddim_sample(net, workload.schedule(), timesteps, noise, prediction=workload.prediction, condition=condition)
     bad = (~torch.isfinite(x_0).flatten(1).all(1)).nonzero().flatten().tolist()

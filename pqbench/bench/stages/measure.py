@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter
 
 from pqbench.bench.graph import timing_batches
 from pqbench.bench.records import Metric
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
+from pqbench.bench.stages.images import make_images, stored_images
 from pqbench.bench.stages.outputs import Outputs
 from pqbench.contracts.context import ProgressCallback
+from pqbench.evaluation.image_parity import image_parity
 from pqbench.evaluation.scoring import score as score_metrics
 from pqbench.files import write_atomically
+from pqbench.quantization.checkpoint import load_checkpoint
 
 METRICS = "metrics.json"
 _METRICS = TypeAdapter(dict[str, Metric])
@@ -33,7 +37,27 @@ def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Prog
         fp_images=None if is_own else inputs["fp_images"],
         fp_features=None if is_own else inputs["fp_features"],
     )
-    write_metrics(score_metrics(job.scoring.metrics, outputs.sources(), job.protocol), folder)
+    metrics = score_metrics(job.scoring.metrics, outputs.sources(), job.protocol)
+    write_metrics({name: _judged(metric, job.protocol.judge) for name, metric in metrics.items()}, folder)
+
+
+def _judged(metric: Metric, judge: str) -> Metric:
+    """The metric with a word on who made the images."""
+    return metric.model_copy(update={"detail": metric.detail | {"judge": judge}})
+
+
+def parity(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
+    """How the engine's images, which are judged, stand to those that the simulation makes of the same seeds."""
+    job, count, batch = stage.job, int(stage.facts["images"]), int(stage.facts["batch"])
+    assert job.judge is not None
+    net = load_checkpoint(inputs["model"] / MODEL, job.workload.architecture()).to(job.device).eval()
+    simulated = []
+    for first in range(0, count, batch):
+        simulated.append(make_images(net, job, range(first, min(first + batch, count))))
+        progress(min(first + batch, count), count, "images of the simulation")
+    executed = stored_images(inputs["images"])[:count]
+    found = image_parity(job.judge.name, executed, torch.cat(simulated), job.scoring.extractor, job.protocol)
+    write_metrics(found, folder)
 
 
 def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:

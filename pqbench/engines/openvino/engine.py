@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pqbench.contracts import Engine
+from pqbench.contracts import Engine, ExecutedLayer
 from pqbench.engines.openvino.convert import to_openvino
 from pqbench.engines.openvino.lowering import lower
-from pqbench.engines.openvino.precisions import executed_precisions
+from pqbench.engines.openvino.precisions import executed_layers, layer_names
 from pqbench.errors import UserError
 
 if TYPE_CHECKING:
     from pqbench.engines.exporting import Exportable
-
-FLOATS = "f32"
-"""Said outright, because OpenVINO would choose bfloat16 by itself where the CPU has it."""
 
 
 @dataclass(frozen=True)
@@ -29,31 +26,33 @@ class OpenVino(Engine):
     """Executes full-precision nets in float32 and quantized ones with int8 kernels.
 
     Grids of fewer than 8 bits run on the same int8 kernels: the integers are those of the narrow grid, the arithmetic
-    is exact, and what is saved over 8 bits is storage, not time.
+    is exact, and what is saved over 8 bits is storage on disk, not time; in memory each integer takes a byte.
     """
 
     name: ClassVar[str] = "openvino"
     summary: ClassVar[str] = "OpenVINO on a CPU: float32 for full precision, int8 kernels for quantized models"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     executes_quantized: ClassVar[bool] = True
+    floats: ClassVar[str] = "f32"
+    """The type of floating-point arithmetic, said outright: OpenVINO would choose bfloat16 where the CPU has it."""
 
     def available(self) -> str:
         """Empty, or how to install OpenVINO."""
         if importlib.util.find_spec("openvino") is None:
-            return "The engine openvino needs the package openvino: pip install openvino."
+            return f"The engine {self.name} needs the package openvino: pip install openvino."
         return ""
 
     def export(self, model: Exportable, folder: Path) -> None:
         """Write a folder that needs openvino, numpy and pillow alone (see `pqbench.engines.exporting`)."""
         from pqbench.engines.openvino.export import write_folder
 
-        write_folder(model, folder, FLOATS)
+        write_folder(model, folder, self.floats)
 
     def open_exported(self, folder: Path, threads: int) -> Callable[..., Tensor]:
         """The denoiser of such a folder, compiled from its files with the settings of its example."""
         from pqbench.engines.openvino.export import open_folder
 
-        return open_folder(folder, FLOATS, threads)
+        return open_folder(folder, self.floats, threads)
 
     def compile(
         self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: Sequence[Tensor] = ()
@@ -71,16 +70,39 @@ class OpenVino(Engine):
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": FLOATS,
+            "INFERENCE_PRECISION_HINT": self.floats,
+            # Else linear layers with integer weights alone would get 8-bit inputs, which the model does not ask for.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
-        return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings))
+        return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings), layer_names(net))
+
+
+@dataclass(frozen=True)
+class OpenVinoBf16(OpenVino):
+    """The same with bfloat16 wherever there are no integers: the strongest full-precision line on CPUs that have it."""
+
+    name: ClassVar[str] = "openvino-bf16"
+    summary: ClassVar[str] = "OpenVINO on a CPU with bfloat16: bfloat16 instead of float32, int8 kernels as before"
+    floats: ClassVar[str] = "bf16"
+
+    def available(self) -> str:
+        """Empty, how to install OpenVINO, or that the CPU has no bfloat16."""
+        missing = super().available()
+        if missing:
+            return missing
+        import openvino
+
+        if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return ""
+        return "The engine openvino-bf16 needs a CPU with bfloat16 arithmetic: leave it out of --engines here."
 
 
 class OpenVinoExecutable:
     """A compiled denoiser; its inputs have the shapes for which it was compiled."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, names: tuple[str, ...]) -> None:
         self._compiled = compiled
+        self._names = names
         self._request = compiled.create_infer_request()
 
     def __call__(self, x_t: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
@@ -90,10 +112,10 @@ class OpenVinoExecutable:
         # The output's memory belongs to the request and is overwritten by its next call.
         return torch.from_numpy(outputs[0].copy())
 
-    def layer_precisions(self) -> Mapping[str, int]:
-        """Convolutions and matrix products by the type of their inputs: {"u8": 64, "i8": 1}; "f32" fell back to float.
+    def layers(self) -> tuple[ExecutedLayer, ...]:
+        """Convolutions and matrix products by the type of their inputs; "f32" fell back to float.
 
         Attention that was fused into one kernel counts as one, by the type of its first input: the kernels of today
         read bytes only where the operands' grids are symmetric.
         """
-        return executed_precisions(self._compiled)
+        return executed_layers(self._compiled, self._names)

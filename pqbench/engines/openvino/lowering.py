@@ -43,7 +43,7 @@ class LoweredLayer(nn.Module):
 
     Weights are kept as code minus zero-point, which fits a signed byte on every grid but the widest asymmetric ones;
     those stay in float, and so do weights with a scale for each group of inputs, which int8 kernels cannot apply. Such
-    a layer shows as float in the executable's `layer_precisions`.
+    a layer shows as float in the executable's `layers`.
     """
 
     steps: Tensor | None

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pqbench.contracts import Engine, Workload
+from pqbench.contracts import Engine, ExecutedLayer, Workload
 from pqbench.testing.contracts.expect import expect, expect_sound_facts
 from pqbench.testing.contracts.leaks import no_leaked_globals
 from pqbench.testing.contracts.models import answer, example
@@ -39,8 +39,10 @@ def check_engine(engine: Engine, *, workload: Workload | None = None, tolerance:
     expect(torch.equal(found, again), "It answers differently when it is asked again.")
     distance = float((found - reference).norm() / reference.norm())
     expect(distance <= tolerance, f"It is {distance:.2g} away from eager torch; {tolerance:.2g} is allowed.")
-    precisions = executable.layer_precisions()
-    sound = bool(precisions) and all(isinstance(count, int) and count > 0 for count in precisions.values())
-    expect(sound, f"It does not say at which precisions it computed: {dict(precisions)}.")
+    layers, known = executable.layers(), dict(net.named_modules())
+    sound = bool(layers) and all(isinstance(each, ExecutedLayer) and each.precision for each in layers)
+    expect(sound, f"It does not say at which precisions its layers ran: {layers}.")
+    strange = [name for each in layers for name in each.layers if name not in known]
+    expect(not strange, f"It names modules that the net does not have: {', '.join(strange)}.")
     expect(torch.equal(answer(net, workload), reference), "It changed the net that it was given.")
     return ""

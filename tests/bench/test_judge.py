@@ -1,0 +1,63 @@
+"""Whose images are judged: a rule that always answers the same, and a run whose images an engine makes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bench_runs import Bench
+
+from pqbench.bench.judge import AUTO_IMAGES, choose_judge
+from pqbench.bench.stages.images import load_images
+from pqbench.errors import UserError
+from pqbench.evaluation import timing
+from pqbench.registry import Registry
+
+
+@pytest.mark.parametrize(
+    ("judge", "engines", "images", "chosen"),
+    [
+        ("simulation", ("torch", "openvino"), 50_000, None),
+        ("auto", ("torch", "openvino"), AUTO_IMAGES - 1, None),
+        ("auto", ("torch", "openvino"), AUTO_IMAGES, "openvino"),
+        ("auto", ("torch",), AUTO_IMAGES, None),
+        ("auto", (), AUTO_IMAGES, None),
+        ("engine", ("torch", "openvino"), 16, "openvino"),
+    ],
+)
+def test_the_rule(judge: str, engines: tuple[str, ...], images: int, chosen: str | None) -> None:
+    found = choose_judge(judge, engines, "cpu", images, Registry.discover(blocked=()))
+    assert (found.name if found else None) == chosen
+
+
+@pytest.mark.parametrize(
+    ("judge", "engines", "sentence"),
+    [("jury", ("openvino",), "simulation, engine, auto"), ("engine", ("torch",), "needs an engine that executes")],
+)
+def test_what_cannot_be_judged_is_refused(judge: str, engines: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        choose_judge(judge, engines, "cpu", 16, Registry.discover(blocked=()))
+
+
+def test_the_engines_own_images_are_judged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "measure", lambda spec: {})  # latency is another test's
+    simulated = bench.plan("cheap[w=8,a=8]")
+    executed = bench.plan("cheap[w=8,a=8]", engines=("openvino",), judge="engine")
+    assert simulated.protocol.id != executed.protocol.id
+    assert executed.protocol.judge.startswith("engine openvino 20")
+    ours, theirs = executed.cells[1], simulated.cells[1]
+    assert ours.model.key == theirs.model.key
+    assert ours.images.key != theirs.images.key
+    records = bench.run("cheap[w=8,a=8]", engines=("openvino",), judge="engine")
+    record = records["cheap[w=8,a=8]/0"]
+    assert record.status == "ok"
+    parity = record.metrics["parity_fd@openvino"]
+    assert parity.n == 16
+    assert record.metrics["fd"].detail["judge"] == executed.protocol.judge
+    plain = bench.run("cheap[w=8,a=8]")["cheap[w=8,a=8]/0"]
+    assert plain.metrics["fd"].detail["judge"] == "simulation"
+    images = [load_images(bench.cache.folder(cell.images.key)) for cell in (ours, theirs)]
+    assert images[0].shape == images[1].shape
+    # The same noise: pictures differ by rounding, not in what they show.
+    difference = (images[0].int() - images[1].int()).abs().float().mean()
+    assert 0 <= float(difference) < 8
+    assert not torch.equal(images[0][0], images[0][1])

@@ -1,0 +1,144 @@
+"""Parity: an engine that computes the model is accepted, one that computes another is not and loses its latency."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pqbench.bench.outcome import parity_failures
+from pqbench.contracts import CalibrationSet, ExecutedLayer, Precision
+from pqbench.engines.openvino import OpenVino
+from pqbench.engines.torch_eager import TorchEager
+from pqbench.evaluation.image_parity import image_parity
+from pqbench.evaluation.parity import complaint, measure_parity
+from pqbench.evaluation.protocol import Protocol
+from pqbench.evaluation.timing import TimingSpec, measure
+from pqbench.evaluation.timing_spec import ParityStep, ParityUse
+from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
+from pqbench.quantization.checkpoint import save_checkpoint
+from pqbench.quantization.observers import MinMax
+from pqbench.quantization.ranges import minmax
+from pqbench.quantization.scope import quantize_layers
+from pqbench.testing.tiny import TinyWorkload
+
+
+class Wrong(TorchEager):
+    """An engine whose kernels scale every prediction."""
+
+    executes_quantized = True
+
+    def compile(self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> Any:  # type: ignore[override]
+        inner = super().compile(net, shape, batch, threads)
+
+        class Scaled:
+            layers = inner.layers
+
+            def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+                return 2 * inner(x_t, t)
+
+        return Scaled()
+
+
+def quantized(precision: Precision) -> nn.Module:
+    workload, generator = TinyWorkload(), torch.Generator().manual_seed(0)
+    net, x_t, t = workload.denoiser(), torch.randn(4, *workload.shape, generator=generator), torch.full((4,), 500)
+    quantize_layers(net, precision, (x_t, t))
+    calibrate_weights(net, minmax)
+    calibrate_activations(net, CalibrationSet(x_t=x_t, t=t, workload="tiny"), MinMax)
+    return net.eval()
+
+
+def errors(difference: float, engine: float, simulation: float) -> ParityUse:
+    step = ParityStep(t=1, difference=difference, engine_to_fp=engine, simulation_to_fp=simulation)
+    return ParityUse(images=4, steps=(step,))
+
+
+@pytest.mark.parametrize(
+    ("difference", "engine", "simulation", "accepted"),
+    [
+        (0.12, 0.199, 0.199, True),  # design section 8: one W4A4 step
+        (0.007, 0.011, 0.011, True),  # and W8A8
+        (0.12, 0.26, 0.2, False),  # more than 1.25 times as far
+        (0.029, 0.03, 0.001, True),  # both close to full precision
+        (0.031, 0.032, 0.001, False),
+        (math.nan, math.nan, 0.2, False),
+        (math.inf, math.inf, 0.2, False),
+    ],
+)
+def test_parity_is_judged_by_the_distance_to_full_precision(
+    difference: float, engine: float, simulation: float, accepted: bool
+) -> None:
+    assert (complaint(errors(difference, engine, simulation)) == "") is accepted
+
+
+def test_errors_are_those_of_the_predictions_along_full_precision_runs() -> None:
+    workload, net = TinyWorkload(), quantized(Precision(4, 4))
+
+    class Midway:
+        """Half way between the simulation and nothing: its relative difference to the simulation is one half."""
+
+        def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+            assert len(x_t) == 3
+            with torch.no_grad():
+                return net(x_t, t) / 2
+
+        def layers(self) -> tuple[ExecutedLayer, ...]:
+            return ()
+
+    parity = measure_parity(Midway(), 3, net, workload, steps=4)
+    assert parity.images == 3
+    assert [step.t for step in parity.steps] == workload.timesteps(4).tolist()
+    assert parity.mean("difference") == pytest.approx(0.5)
+    # The first step's inputs are the noise itself.
+    from pqbench.diffusion.noise import initial_noise
+
+    x_t, t = initial_noise(0, range(3), workload.shape), workload.timesteps(4)[:1].expand(3)
+    with torch.no_grad():
+        exact, simulated = workload.denoiser()(x_t, t), net(x_t, t)
+    expected = (simulated.double() - exact.double()).norm() / exact.double().norm()
+    assert parity.steps[0].simulation_to_fp == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", [Precision(), Precision(4, 4)])
+def test_openvino_agrees_with_its_simulation(precision: Precision) -> None:
+    workload = TinyWorkload()
+    net = workload.denoiser() if precision == Precision() else quantized(precision)
+    executable = OpenVino().compile(net, workload.shape, 2, threads=1)
+    parity = measure_parity(executable, 2, net, workload, steps=4)
+    assert complaint(parity) == ""
+    assert parity.mean("engine_to_fp") == pytest.approx(parity.mean("simulation_to_fp"), rel=0.25, abs=1e-5)
+
+
+def test_an_engine_that_computes_another_model_gets_no_latency(tmp_path: Path) -> None:
+    path = tmp_path / "w8a8.safetensors"
+    save_checkpoint(quantized(Precision(8, 8)), path)
+    engine = f"{__name__}:{Wrong.__name__}"
+    metrics = measure(
+        TimingSpec(workload="tiny", checkpoint=str(path), engine=engine, steps=4, batches=(1,), threads=1, seconds=0.1)
+    )
+    assert set(metrics) == {f"parity@{engine}"}
+    parity = metrics[f"parity@{engine}"]
+    assert parity.value == pytest.approx(1.0)
+    assert parity.detail["engine_to_fp"] > 0.9
+    (text,) = parity_failures(metrics)
+    assert text.startswith(f"No latency on {engine}, which does not agree with the simulation: a step is")
+
+
+def test_images_of_both_are_compared() -> None:
+    workload = TinyWorkload()
+    protocol = Protocol.of(
+        workload, n=64, seeds=(0,), budget="quick", sampling_batch=64, resamples=2, judge="engine openvino"
+    )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, *workload.shape), generator=generator, dtype=torch.uint8)
+    same = image_parity("openvino", images, images, workload, protocol)["parity_fd@openvino"]
+    assert same.value == pytest.approx(0, abs=1e-6)
+    other = image_parity("openvino", images, images // 2, workload, protocol)["parity_fd@openvino"]
+    assert other.value > 1e-3
+    assert other.n == 64
+    assert other.detail["psnr_to_simulation"] < same.detail["psnr_to_simulation"]
