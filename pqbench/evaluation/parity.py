@@ -23,26 +23,42 @@ STEPS = 4
 IMAGES = 4
 """Denoising runs that the inputs come from."""
 RATIO_LIMIT = 1.25
-"""An engine's error to full precision may be this many times its simulation's."""
+"""An engine's error to full precision may be this many times its simulation's, if the two are not farther apart than
+the simulation is from full precision: a model that is far off would otherwise excuse any other that is as far off.
+"""
 DIFFERENCE_LIMIT = 0.03
 """Or, where both are close to full precision, engine and simulation may differ by this much of the prediction."""
 
 
-def complaint(parity: ParityUse) -> str:
-    """Nothing when the engine agrees with the simulation, else why not, in one sentence.
+def agrees(difference: float, engine: float, simulation: float) -> bool:
+    """Whether an engine computes what its simulation does.
 
-    It agrees when its error to full precision is at most `RATIO_LIMIT` times the simulation's, or when the two differ
-    by at most `DIFFERENCE_LIMIT`. Errors are relative, means over the time steps.
+    difference           of the engine to the simulation, relative to it
+    engine, simulation   both ones' distance to full precision, relative to it
     """
+    if not math.isfinite(engine) or not math.isfinite(difference):
+        return False
+    return difference <= DIFFERENCE_LIMIT or (engine <= RATIO_LIMIT * simulation and difference <= simulation)
+
+
+def allowed() -> str:
+    """What `agrees` allows, in words."""
+    return (
+        f"{RATIO_LIMIT:g} times the simulation's error to full precision and no farther apart than that error, or "
+        f"{_percent(DIFFERENCE_LIMIT)} apart"
+    )
+
+
+def complaint(parity: ParityUse) -> str:
+    """Nothing when the engine agrees with the simulation, else why not, in one sentence; means over the time steps."""
     difference, engine, simulation = (parity.mean(name) for name in ("difference", "engine_to_fp", "simulation_to_fp"))
+    if agrees(difference, engine, simulation):
+        return ""
     if not math.isfinite(engine):
         return "the engine's predictions are NaN or infinite."
-    if difference <= DIFFERENCE_LIMIT or engine <= RATIO_LIMIT * simulation:
-        return ""
     return (
         f"a step is {_percent(engine)} from full precision on the engine and {_percent(simulation)} in the simulation, "
-        f"which are {_percent(difference)} apart; allowed are {RATIO_LIMIT:g} times the simulation's error, or "
-        f"{_percent(DIFFERENCE_LIMIT)} apart."
+        f"which are {_percent(difference)} apart; allowed are {allowed()}."
     )
 
 

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from pqbench.contracts import Engine, Precision, Workload
 from pqbench.errors import UserError
+from pqbench.evaluation.parity import agrees, allowed
 from pqbench.ladder.rungs import (
     BITS,
     ERROR_LIMIT,
     NEAR_BITS,
-    PARITY_DIFFERENCE,
-    PARITY_RATIO,
     PSNR_LIMIT,
     WORSE_SHARE,
     Rung,
@@ -165,10 +164,7 @@ def _engine(runs: FullPrecisionRuns, engine: Engine, net: nn.Module) -> Rung:
         ),
     )
     checked = f"{engine.name} agrees with the simulation"
-    limit = (
-        f"{PARITY_RATIO:g} times its error to full precision and no farther apart than that error, or "
-        f"{_percent(PARITY_DIFFERENCE)} apart"
-    )
+    limit = allowed()
     simulated = runs.predictions(net)
     try:
         executed = runs.predictions(runs.executable(engine, net))
@@ -181,7 +177,7 @@ def _engine(runs: FullPrecisionRuns, engine: Engine, net: nn.Module) -> Rung:
         checked,
         f"{_percent(ours)} off full precision, the simulation {_percent(theirs)}, {_percent(apart)} apart",
         limit,
-        math.isfinite(ours) and (apart <= PARITY_DIFFERENCE or (ours <= PARITY_RATIO * theirs and apart <= theirs)),
+        agrees(apart, ours, theirs),
         look_at,
     )
 

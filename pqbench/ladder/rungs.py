@@ -19,12 +19,6 @@ bundled net at W8A8, and 17 at W4A8.
 """
 WORSE_SHARE: Final = 0.05
 """Share of an error by which more bits may be worse: a search or a training that starts elsewhere ends elsewhere."""
-PARITY_RATIO: Final = 1.25
-"""An engine's error to full precision may be this many times its simulation's, if the two are not farther apart than
-the simulation is from full precision: a model that is far off would otherwise excuse any other that is as far off.
-"""
-PARITY_DIFFERENCE: Final = 0.03
-"""Or, where both are near full precision, engine and simulation may differ by this much of the prediction."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def errors(difference: float, engine: float, simulation: float) -> ParityUse:
         (0.12, 0.199, 0.199, True),  # design section 8: one W4A4 step
         (0.007, 0.011, 0.011, True),  # and W8A8
         (0.12, 0.26, 0.2, False),  # more than 1.25 times as far
+        (0.4, 0.3, 0.3, False),  # as far from full precision, and elsewhere
         (0.029, 0.03, 0.001, True),  # both close to full precision
         (0.031, 0.032, 0.001, False),
         (math.nan, math.nan, 0.2, False),
