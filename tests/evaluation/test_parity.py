@@ -137,9 +137,9 @@ def test_images_of_both_are_compared() -> None:
     )
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (64, *workload.shape), generator=generator, dtype=torch.uint8)
-    same = image_parity("openvino", images, images, workload, protocol)["parity_fd@openvino"]
+    same = image_parity("openvino", images, images, workload.extractor(), protocol)["parity_fd@openvino"]
     assert same.value == pytest.approx(0, abs=1e-6)
-    other = image_parity("openvino", images, images // 2, workload, protocol)["parity_fd@openvino"]
+    other = image_parity("openvino", images, images // 2, workload.extractor(), protocol)["parity_fd@openvino"]
     assert other.value > 1e-3
     assert other.n == 64
     assert other.detail["psnr_to_simulation"] < same.detail["psnr_to_simulation"]
