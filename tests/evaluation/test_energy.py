@@ -130,6 +130,7 @@ class FakeNvml(SimpleNamespace):
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
+    monkeypatch.setattr("os.getppid", lambda: 2**29)  # in a container, process 1 may have started this one
     fake = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", fake)  # type: ignore[arg-type]
     monkeypatch.setattr(gpu, "device_uuid", lambda device: "GPU-1234")
@@ -145,10 +146,9 @@ def test_a_card_s_energy_comes_from_nvml(nvml: FakeNvml) -> None:
     assert set(nvml.asked) == {b"GPU-1234"}
 
 
-def test_other_processes_on_a_card_are_named(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_on_a_card_are_named(nvml: FakeNvml) -> None:
     import psutil
 
-    monkeypatch.setattr("os.getppid", lambda: 2**29)  # in a container, process 1 may have started this one
     assert gpu.other_processes("cuda") == (f"{psutil.Process(1).name()} (pid 1)", f"pid {2**30}")
 
 
