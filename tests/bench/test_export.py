@@ -84,7 +84,11 @@ def exportable(workload: Workload, batch: int | None) -> Exportable:
 
 @pytest.mark.parametrize(
     ("workload", "batch", "counts"),
-    [(TinyLabelled(), None, (1, 4)), (TinyText(), BATCH, (BATCH,)), (Velocity(), BATCH, (BATCH,))],
+    [
+        (TinyLabelled(), None, (1, 4)),
+        pytest.param(TinyText(), BATCH, (BATCH,), marks=pytest.mark.slow),
+        pytest.param(Velocity(), BATCH, (BATCH,), marks=pytest.mark.slow),
+    ],
     ids=["labels, any batch", "text", "v, grey"],
 )
 def test_the_example_runs_alone_and_makes_the_model_s_images(
