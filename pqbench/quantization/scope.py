@@ -17,6 +17,9 @@ from pqbench.quantization.following import run_following_x
 from pqbench.quantization.layers import QuantizedLayer, quantizable_layers, replace_module
 from pqbench.quantization.shortcuts import concatenated_inputs, part_names, split_layer
 
+WIDE_BITS = 8
+"""Of the layers that are kept wider than the others: the widest that int8 kernels have, at no cost in time there."""
+
 
 def execution_order(net: nn.Module, run: Callable[[], object]) -> list[str]:
     """Names of the quantizable layers in the order in which `run()` executes them; unused ones are left out."""
@@ -69,6 +72,7 @@ def quantize_layers(
     example: tuple[Tensor, ...],
     *,
     end_bits: int | None = None,
+    wide: Sequence[str] = (),
     exempt: Sequence[str] = (),
     w_symmetric: bool = True,
     a_symmetric: bool = False,
@@ -84,6 +88,7 @@ def quantize_layers(
                       order
     end_bits          bits of the layer that reads x_t and of the last layer, weights and input alike (never below
                       `precision`); None keeps them at `precision`
+    wide              shell patterns of layers, or of parts of split layers, that have at least `WIDE_BITS` bits
     exempt            shell patterns of names that stay in full precision: of layers, of the parts of split layers
                       (`*.conv_shortcut.parts.1`) and of attention operands (`*.sv_product.softmax`)
     group_size        input elements of a weight that share a scale; 0: all of an output channel
@@ -108,7 +113,7 @@ def quantize_layers(
     attentions = attention_modules(net, run) if attention else []
     parts = {name: part_names(name, concatenated[name]) for name in order if name in concatenated}
     operands = [name for each in attentions for name in operand_names(each).values()]
-    left_out = _matching([*order, *(part for names in parts.values() for part in names), *operands], exempt)
+    left_out = _matching([*order, *(part for names in parts.values() for part in names), *operands], exempt, "exempt")
     left_out |= {name for name, names in parts.items() if left_out.issuperset(names)}
     parts = {name: [name] for name in order} | (parts if precision.quantizes else {})
     chosen = [part for name in order if name not in left_out for part in parts[name] if part not in left_out]
@@ -118,8 +123,10 @@ def quantize_layers(
     for name, widths in concatenated.items():
         if precision.quantizes and name not in left_out:
             split_layer(net, name, widths)
+    widened = _matching(chosen, wide, "wide")
     for name in chosen:
-        at = _widened(precision, end_bits) if name in ends else precision
+        least = max(end_bits or 0 if name in ends else 0, WIDE_BITS if name in widened else 0)
+        at = _widened(precision, least)
         layer = net.get_submodule(name)
         assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
         grids = (at.w, at.a, w_symmetric, a_symmetric)
@@ -134,9 +141,9 @@ def _require_softmax_bits(bits: int) -> None:
         raise UserError(f"softmax_bits={bits} is not possible: use 2 to 8 bits, or 32 for full precision.")
 
 
-def _widened(precision: Precision, end_bits: int | None) -> Precision:
-    """The precision of an end of the net: at least `end_bits` of what is quantized at all."""
-    w, a = (bits if bits == FULL_PRECISION_BITS else max(bits, end_bits or 0) for bits in (precision.w, precision.a))
+def _widened(precision: Precision, least: int) -> Precision:
+    """The precision of a layer that has at least so many bits of what is quantized at all."""
+    w, a = (bits if bits == FULL_PRECISION_BITS else max(bits, least) for bits in (precision.w, precision.a))
     return Precision(w, a)
 
 
@@ -157,17 +164,17 @@ def split_patterns(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split("|") if part.strip())
 
 
-def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+def _matching(names: Sequence[str], patterns: Sequence[str], parameter: str) -> set[str]:
     found: set[str] = set()
     for pattern in patterns:
         hits = set(fnmatch.filter(names, pattern))
         if not hits:
-            raise UserError(_unmatched(names, pattern))
+            raise UserError(_unmatched(names, pattern, parameter))
         found |= hits
     return found
 
 
-def _unmatched(names: Sequence[str], pattern: str) -> str:
+def _unmatched(names: Sequence[str], pattern: str, parameter: str) -> str:
     """The sentence for a pattern that matches nothing, with the nearest of what may be hundreds of names."""
     near = difflib.get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.3) or names[:3]
-    return f"exempt={pattern!r} matches no layer; the nearest of the {len(names)} layers are: {', '.join(near)}."
+    return f"{parameter}={pattern!r} matches no layer; the nearest of the {len(names)} layers are: {', '.join(near)}."

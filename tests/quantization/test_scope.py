@@ -62,6 +62,19 @@ def test_the_ends_are_never_narrower(
     assert set(found.values()) == {(stated.w, stated.a)}
 
 
+def test_named_layers_are_wide(net: MiniDenoiser, example: Example) -> None:
+    quantize_layers(net, Precision(4, 32), example, end_bits=6, wide=["attention.*", "conv_in"], exempt=["embed"])
+    assert bits_of(net) == {
+        name: (4, 32) if name == "down" else (6, 32) if name == "conv_out" else (8, 32) for name in bits_of(net)
+    }
+    assert "embed" not in bits_of(net)
+
+
+def test_wide_layers_are_not_exempt_ones(net: MiniDenoiser, example: Example) -> None:
+    with pytest.raises(UserError, match=r"wide='embed' matches no layer"):
+        quantize_layers(net, Precision(4, 4), example, wide=["embed"], exempt=["embed"])
+
+
 def test_exempt_layers_stay(net: MiniDenoiser, example: Example) -> None:
     left = quantize_layers(net, Precision(4, 4), example, exempt=["attention.*", "embed"])
     assert left == ["conv_in", "down", "conv_out"]

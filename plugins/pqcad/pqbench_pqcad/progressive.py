@@ -61,6 +61,7 @@ class ProgressiveQuantizer(Quantizer):
     w_symmetric: bool = parameter(True, help="weight grids around zero")
     batch: int = parameter(32, low=1, high=4096, help="samples in an iteration")
     end_bits: int = parameter(8, low=0, high=8, help="least bits of the first and the last layer; 0: as the others")
+    wide: str = parameter("", help="patterns of layers with 8 bits at least, separated by |")
     exempt: str = parameter("", help="patterns of layers that stay in full precision, separated by |")
 
     def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
@@ -127,13 +128,13 @@ class _Job:
         blocks = block_names(net, lambda: net(*example))
         self.source = BlockSource(net, copy.deepcopy(net), blocks, *inputs)
         self.trace: list[dict[str, Any]] = context.trace
-        exempt = split_patterns(settings.exempt)
         quantize_layers(
             net,
             context.precision,
             example,
             end_bits=settings.end_bits or None,
-            exempt=exempt,
+            wide=split_patterns(settings.wide),
+            exempt=split_patterns(settings.exempt),
             w_symmetric=settings.w_symmetric,
         )
         if settings.time_tables:

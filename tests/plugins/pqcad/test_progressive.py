@@ -198,6 +198,13 @@ def test_the_ends_may_be_as_narrow_as_the_rest() -> None:
     assert {row["width"] for row in trace if row["block"] == "conv_in"} == {8, 7, 6, 5, 4}
 
 
+def test_named_layers_stay_at_eight_bits() -> None:
+    net, trace = quantize("w4a4", wide="middle|block.embed")
+    found = bits_of(net)
+    assert found["middle"] == found["block.embed"] == (8, 8)
+    assert {row["width"] for row in trace if row["block"] == "middle"} == {8}
+
+
 def test_without_a_way_down_it_begins_at_the_target() -> None:
     _, trace = quantize("w4a4", start=4)
     assert {row["width"] for row in trace if row["block"] == "middle"} == {4}
