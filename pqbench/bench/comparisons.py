@@ -115,12 +115,14 @@ class Comparer:
     def _reference(self, key: str | None, facts: Facts) -> Reference:
         """The statistics that scored the rows: in the cache, or the workload's."""
         sha256 = str(facts.get("reference_sha256"))
-        if sha256 not in self._references:
+        # Two extractors have different statistics of the same images.
+        name = key or sha256
+        if name not in self._references:
             if key is not None:
-                self._references[sha256] = read_statistics(self.cache.folder(key) / STATISTICS, sha256)
+                self._references[name] = read_statistics(self.cache.folder(key) / STATISTICS, sha256)
             else:
-                self._references[sha256] = self.workload.reference()
-        found = self._references[sha256]
+                self._references[name] = self.workload.reference()
+        found = self._references[name]
         if found.sha256 != sha256:
             raise UserError(
                 "The reference statistics of the installed workload are not those that scored this run: install the "

@@ -55,13 +55,21 @@ def cell_of(job: Job, reference: Cell | None, timing: bool) -> Cell:
 
 
 def _statistics(job: Job) -> Stage | None:
-    """The stage whose output are the statistics of real images that the user gave, for all cells of a run."""
-    return None if job.scoring.source is None else Stage("reference", statistics_facts(job.scoring), job)
+    """The stage whose output are the statistics of real images, for all cells of a run.
+
+    None for the workload's own, which are always there; statistics from a user's file are kept too, for rows are
+    compared by them when the file may be gone.
+    """
+    return None if job.scoring.is_own else Stage("reference", statistics_facts(job.scoring), job)
 
 
 def statistics_facts(scoring: Scoring) -> dict[str, Any]:
     """What decides the statistics of real images that the user gave."""
-    return {**extractor_facts(scoring), "reference": scoring.reference_sha256}
+    return {
+        **extractor_facts(scoring),
+        "reference": scoring.reference_sha256,
+        "statistics": _source("evaluation/reference.py", "evaluation/image_sources.py", "evaluation/frechet.py"),
+    }
 
 
 def extractor_facts(scoring: Scoring) -> dict[str, Any]:

@@ -80,7 +80,10 @@ def score_images(
     sources: dict[Need, Callable[[], Any]] = {"images": lambda: images, "reference": lambda: reference}
     named: tuple[Need, ...] = ("features", "spatial", "logits")
     sources |= {name: partial(outputs.__getitem__, name) for name in named if name in outputs}
-    return ImageScores(images, protocol, score(scoring.metrics, sources, protocol), scoring.notes)
+    notes = scoring.notes
+    if scoring.source is not None and scoring.reference_sha256 == images.sha256:
+        notes = (*notes, f"{images.path} and {scoring.source.path} hold the same images: a set scored against itself.")
+    return ImageScores(images, protocol, score(scoring.metrics, sources, protocol), notes)
 
 
 def _computed(scoring: Scoring, key: str, cache: StageCache, progress: RunProgress) -> Reference:

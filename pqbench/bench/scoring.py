@@ -16,10 +16,11 @@ from pqbench.errors import UserError
 from pqbench.evaluation.choice import DEFAULT, choose_metrics
 from pqbench.evaluation.features import extract_outputs, require_images
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
-from pqbench.evaluation.protocol import FeatureType, scoring_facts
+from pqbench.evaluation.protocol import OWN_DISTRIBUTION, FeatureType, scoring_facts
 from pqbench.evaluation.reference import kept_count, load_statistics
 from pqbench.methods.composition import Part
 from pqbench.registry import Registry
+from pqbench.registry.provenance import Provenance
 
 Shape = tuple[int, int, int]
 
@@ -110,6 +111,8 @@ class ScoringResolver:
         if self.request.protocol is not None:
             # The workload's word is for its own extractor: another one's distance is an FID only if it says so.
             facts["distance"] = extractor.distance or "FD"
+            if self._provenance.distribution != OWN_DISTRIBUTION:
+                facts["extractor_code"] = self._code
         return Scoring(
             extractor,
             self._code,
@@ -141,16 +144,20 @@ class ScoringResolver:
         )
         return opened
 
-    @cached_property
+    @property
     def _code(self) -> str:
-        if self.request.protocol is None:
-            return ""
+        return "" if self.request.protocol is None else self._provenance.source_hash
+
+    @cached_property
+    def _provenance(self) -> Provenance:
+        """Of the protocol's extractor."""
+        assert self.request.protocol is not None
         from pqbench.evaluation.extractors import named_extractor
 
         name = named_extractor(self.request.protocol, self.registry).name
         distribution = self.request.protocol.partition("[")[0].rpartition(":")[0]
         qualified = f"{distribution}:{name}" if distribution not in ("", name) else name
-        return self.registry.find("extractor", qualified).provenance.source_hash
+        return self.registry.find("extractor", qualified).provenance
 
     @cached_property
     def _width(self) -> int:
@@ -191,7 +198,7 @@ class ScoringResolver:
         if self.workload is None:
             raise UserError("No real images are named: give --reference PATH, a folder, .npz or .safetensors file.")
         known = self.workload.reference_under(self.extractor)
-        if known is None:
+        if known is None or self._only_shares_weights():
             raise UserError(
                 f"{self.workload.name} has no statistics of its real images under {self.extractor.name}: give "
                 "--reference PATH, a folder of those images, an .npz or a .safetensors file."
@@ -202,6 +209,12 @@ class ScoringResolver:
                 f"{_in_words(image_shape(self.workload))}: give --reference PATH with images of the same size."
             )
         return known
+
+    def _only_shares_weights(self) -> bool:
+        """Whether it has the weights of the workload's own extractor, and is another all the same."""
+        assert self.workload is not None
+        ours, own = self.extractor, self.workload.extractor()
+        return ours.sha256 == own.sha256 and (ours.name, ours.pixels) != (own.name, own.pixels)
 
     def _reasons(self, kept: int, known: Reference | None) -> dict[Need, str]:
         """What this extractor and this reference cannot give."""

@@ -88,7 +88,10 @@ def _compared(
     else:
         found, sections = _all(first, comparer, metric, distance)
     if not sections:
-        raise UserError(f"There are no two rows to compare by {metric} in {title}: see pqbench report.")
+        raise UserError(
+            f"There are no two rows to compare by {metric} in {title}: rows are compared where both have it, under one "
+            "protocol, and where it says what each image contributes; see pqbench report."
+        )
     return found, sections
 
 
@@ -98,7 +101,8 @@ def _require_metric(runs: list[RunFolder], metric: str) -> None:
     from pqbench.errors import UserError
     from pqbench.report.rows import quality_names
 
-    known = quality_names(record for run in runs for record in run.current_records())
+    records = [record for run in runs for record in run.current_records()]
+    known = [name for name in quality_names(records) if any(name in record.metrics for record in records)]
     if metric not in known:
         near = difflib.get_close_matches(metric, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""

@@ -90,7 +90,7 @@ def _table(found: ImageScores) -> Table:
     footnotes, rows = Footnotes(), []
     for metric in found.metrics.values():
         notes = footnotes.numbers(iter(metric.detail.get("notes", ())))
-        places = decimals([metric.value])
+        places = decimals([each for each in (metric.value, metric.low, metric.high) if each is not None])
         unit = f" ({metric.unit})" if metric.unit else ""
         bounds = [DASH if bound is None else fixed(bound, places) for bound in (metric.low, metric.high)]
         interval = f"[{', '.join(bounds)}]" if metric.low is not None else DASH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pqbench.bench.records import Record
 
@@ -22,8 +23,20 @@ class Pairing:
         return tuple(record.cell for record in self.a), tuple(record.cell for record in self.b)
 
     def metrics(self, names: Sequence[str]) -> list[str]:
-        """Those of the metrics `names` that every record has."""
-        return [name for name in names if all(name in record.metrics for record in (*self.a, *self.b))]
+        """Those of the metrics `names` that every record has, computed with the same parameters and code."""
+        records = (*self.a, *self.b)
+        return [name for name in names if all(name in r.metrics for r in records) and _is_one_rule(records, name)]
+
+
+def _is_one_rule(records: Sequence[Record], name: str) -> bool:
+    first, *others = (_rule(record, name) for record in records)
+    return all(other == first for other in others)
+
+
+def _rule(record: Record, name: str) -> dict[str, Any]:
+    """What a metric's own protocol fixes beside that of the images, which rows are compared under anyway."""
+    own: dict[str, Any] = record.metrics[name].detail.get("protocol", {})
+    return {fact: value for fact, value in own.items() if fact != "images"}
 
 
 def pair(a: Sequence[Record], b: Sequence[Record]) -> Pairing:

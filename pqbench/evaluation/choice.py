@@ -40,7 +40,9 @@ def choose_metrics(
     parts = tuple(_part(registry, spec, budget) for spec in specs)
     for part in parts:
         if reason := _unsuited(part.component, setting, missing):
-            raise UserError(f"The metric {part.component.name} cannot be computed here: {reason}.")
+            raise UserError(
+                f"The metric {part.component.name} cannot be computed here: {reason}. Leave it out of --metrics."
+            )
     return parts, ()
 
 

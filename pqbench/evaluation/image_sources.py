@@ -194,10 +194,12 @@ def _safetensors(path: Path) -> ImageSource | StatisticsFile:
         shape, dtype = tuple(stored.get_shape()), {"U8": "uint8"}.get(stored.get_dtype(), stored.get_dtype())
 
     def rows(batch: int) -> Iterator[np.ndarray[Any, Any]]:
-        with safe_open(path, "np") as file:
+        # By torch: NumPy lacks types that safetensors has, such as bfloat16.
+        with safe_open(path, "pt") as file:
             stored = file.get_slice(name)
             for start in range(0, shape[0], batch):
-                yield stored[start : min(start + batch, shape[0])]
+                part: Tensor = stored[start : min(start + batch, shape[0])]
+                yield (part if part.dtype == torch.uint8 else part.double()).numpy()
 
     return _array(path, shape, dtype, rows, prefers_last=False)
 
@@ -266,11 +268,13 @@ def _header(file: Path) -> tuple[int, int, int]:
 
     try:
         with Image.open(file) as image:
-            mode, (width, height) = image.mode, image.size
+            mode, (width, height), is_clear = image.mode, image.size, "transparency" in image.info
     except (OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} cannot be read as an image ({error}).") from None
     if mode not in _MODES:
         raise UserError(f"{file} is of mode {mode}: give images in RGB or grey, 8 bits a channel, without alpha.")
+    if is_clear:
+        raise UserError(f"{file} has a transparent colour: give images without, laid on the background that is meant.")
     return 3 if _MODES[mode] == "RGB" else 1, height, width
 
 

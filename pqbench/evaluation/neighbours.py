@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-12
+"""Squared distances below this share of the squared norms are rounding, and 0: copies of an image must be at distance 0
+of each other in every block, or a ball of radius 0 would not hold them."""
 _ROWS = 2048  # features on either side whose distances are held at once: 2,048 x 2,048 float64 are 34 MB
 
 
@@ -54,4 +57,6 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     y = b.double()
     origin = y.mean(0)
     x, y = a.double() - origin, y - origin
-    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_(min=0)
+    norms = x.square().sum(1)[:, None] + y.square().sum(1)
+    distances = norms - 2 * x @ y.T
+    return distances.masked_fill_(distances <= _ROUNDING * norms, 0)

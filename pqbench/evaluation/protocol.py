@@ -42,6 +42,8 @@ class ScoreProtocol(BaseModel):
     distance: str
     extractor: str
     extractor_sha256: str
+    extractor_code: str = ""
+    """Hash of a plugin's sources, which may change under the same weights; empty for pqbench's own and a workload's."""
     reference_sha256: str
     reference_n: int
     pixels: str = "uint8 as the workload decodes them, not resized"
@@ -57,11 +59,13 @@ class ScoreProtocol(BaseModel):
     def facts(self) -> dict[str, Any]:
         """Everything it fixes, as JSON holds it: what the manifest keeps under the id.
 
-        Float32 goes without saying, so that protocols from before there was a choice keep their ids.
+        Float32 and no plugin go without saying, so that protocols from before there was a choice keep their ids.
         """
         facts = self.model_dump(mode="json")
         if facts["features"] == "float32":
             del facts["features"]
+        if not facts["extractor_code"]:
+            del facts["extractor_code"]
         return facts
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -194,6 +195,43 @@ def test_rows_are_compared_by_new_metrics_under_a_given_reference(bench: Bench, 
     again = RowComparer(bench.cache, TinyWorkload(), bench.registry).compare(b, a)
     for each in again:
         assert each == kept[each.metric]
+
+
+def test_rows_are_compared_by_statistics_from_a_file_that_may_be_gone(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "stats.npz"
+    np.savez(path, mu=np.zeros(8), sigma=np.eye(8))
+    bench.run("cheap", scoring=ScoringRequest(metrics="fd", reference=path))
+    path.unlink()
+    a, b = (find_row(rows_of(bench.folder), name) for name in ("fp", "cheap"))
+    (found,) = RowComparer(bench.cache, TinyWorkload(), bench.registry).compare(a, b)
+    records = {record.label: record for record in bench.folder.records()}
+    assert found.a.value == pytest.approx(records["fp"].metrics["fd"].value)
+    assert found.b.value == pytest.approx(records["cheap"].metrics["fd"].value)
+
+
+def test_rows_are_not_compared_by_a_metric_with_other_parameters(bench: Bench, tmp_path: Path) -> None:
+    other = Bench(tmp_path / "other", bench.registry)
+    bench.run("cheap", scoring=ScoringRequest(metrics="fd,precision[k=2]"))
+    other.run("cheap", scoring=ScoringRequest(metrics="fd,precision[k=4]"))
+    shutil.copytree(tmp_path / "other" / "cache", bench.cache.root, dirs_exist_ok=True)
+    a, b = (find_row(rows_of(each.folder), "cheap") for each in (bench, other))
+    found = RowComparer(bench.cache, TinyWorkload(), bench.registry).compare(a, b)
+    assert [each.metric for each in found] == ["fd"]
+
+
+def test_the_code_of_a_plugins_extractor_decides_the_protocol(bench: Bench, real: Path) -> None:
+    protocol = bench.plan("cheap", scoring=three(real)).protocol
+    assert protocol.extractor_code == bench.registry.find("extractor", "three").provenance.source_hash
+    assert bench.plan("cheap").protocol.extractor_code == ""
+
+
+def test_statistics_of_a_workload_are_not_for_an_extractor_that_shares_the_weights(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = TinyWorkload().extractor()
+    monkeypatch.setattr(TinyWorkload, "extractor", lambda _: dataclasses.replace(own, sha256="3" * 64))
+    with pytest.raises(UserError, match="tiny has no statistics of its real images under three"):
+        bench.plan("cheap", scoring=ScoringRequest(protocol="three"))
 
 
 def test_the_curve_of_the_distance_is_a_figure(bench: Bench) -> None:

@@ -97,6 +97,21 @@ def test_mistakes_are_one_sentence(capsys: Capture, arguments: list[str], messag
 
 
 @pytest.mark.usefixtures("here")
+def test_only_metrics_that_a_run_has_are_offered(capsys: Capture) -> None:
+    assert run_command_line(["compare", "run", "--metric", "recall"]) == 2
+    assert capsys.readouterr().err.endswith("There are: fd, kid, psnr_to_fp.\n")
+    lines = [json.loads(line) for line in Path("run/records.jsonl").read_text().splitlines()]
+    Path("few").mkdir()
+    shutil.copy("run/manifest.json", "few")
+    for record in lines:
+        record["metrics"].pop("kid", None)
+    Path("few/records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    assert run_command_line(["compare", "few", "--metric", "kid"]) == 2
+    assert "--metric kid is not a metric of these images." in capsys.readouterr().err
+    shutil.rmtree("few")
+
+
+@pytest.mark.usefixtures("here")
 def test_what_is_gone_comes_back_by_the_command_that_is_named(capsys: Capture, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy("pqbench_plugins.py", tmp_path)

@@ -105,6 +105,24 @@ def test_grey_images_are_refused_by_an_extractor_of_colour(here: Path, capsys: p
     assert "takes images with 3 channels; these have 1" in capsys.readouterr().err
 
 
+def test_a_set_against_itself_is_scored_and_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(here, "-w", "tiny", "--reference", str(here / "made.npz")) == 0
+    shown = capsys.readouterr()
+    assert "hold the same images: a set scored against itself" in shown.err
+    assert score(here, "-w", "tiny", "--reference", str(here / "real.safetensors")) == 0
+    assert "the same images" not in capsys.readouterr().err
+
+
+def test_the_interval_of_a_value_of_zero_keeps_its_digits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(
+        here / "made.npz",
+        arr_0=np.zeros((40, 8, 8, 3), dtype=np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None] % 2,
+    )
+    assert score(here, "-w", "tiny", "--metrics", "precision") == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Precision"))
+    assert row.split()[-2:] == ["[0.0000,", "0.0876]"]  # Wilson's upper end: z^2 / (40 + z^2)
+
+
 def test_one_image_is_too_few(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_file({"images": draw(1)}, here / "one.safetensors")
     assert run_command_line(["score", str(here / "one.safetensors"), "-w", "tiny"]) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from pqbench.contracts import Extractor
 from pqbench.errors import UserError
 from pqbench.evaluation import image_sources
 from pqbench.evaluation.image_sources import StatisticsFile, open_images, open_reference
-from pqbench.evaluation.reference import load_statistics, statistics_of
+from pqbench.evaluation.reference import load_statistics, statistics_metadata, statistics_of
 from pqbench.testing.tiny import TinyWorkload
 
 
@@ -87,6 +89,10 @@ def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     clear = write_folder(tmp_path / "clear", draw())
     Image.new("RGBA", (4, 5)).save(clear / "000.png")
     refused(clear, "000.png is of mode RGBA: give images in RGB or grey")
+    Image.new("RGB", (4, 5)).save(clear / "000.png", transparency=(0, 0, 0))
+    refused(clear, "000.png has a transparent colour")
+    Image.new("P", (4, 5)).save(clear / "000.png", transparency=0)
+    refused(clear, "000.png has a transparent colour")
     text = tmp_path / "text.txt"
     text.write_text("hello")
     refused(text, "neither a folder of images nor an .npz or .safetensors file")
@@ -111,6 +117,10 @@ def test_bad_arrays_are_one_sentence(form: str, tmp_path: Path) -> None:
     refused("array of shape", images=torch.zeros(4, 2, 5, 5, dtype=torch.uint8))
     refused("no images in it", images=torch.zeros(0, 3, 5, 5, dtype=torch.uint8))
     refused("no array called images, arr_0, samples, but a, b", a=draw(), b=draw())
+    if form == "safetensors":
+        for dtype in (torch.bfloat16, torch.float8_e4m3fn):
+            refused("holds images of type (BF16|F8_E4M3), and extractors take uint8", images=draw().to(dtype))
+        refused("has NaN or infinite pixels in 1 of", images=floats.bfloat16())
     if form == "npz":
         refused("holds statistics, not images", mu=torch.zeros(3), sigma=torch.eye(3))
     else:
@@ -142,14 +152,64 @@ def test_statistics_are_those_of_all_images_and_survive_their_file(
         load_statistics(file, Extractor(extractor.net, "other", "0" * 64))
 
 
+@pytest.mark.parametrize("changes", [{"name": "fid-clean"}, {"pixels": "uint8, resized in another way"}])
+def test_statistics_of_an_extractor_that_shares_the_weights_are_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    extractor = TinyWorkload().extractor()
+    other = dataclasses.replace(extractor, **changes)
+    found = {"mean": torch.zeros(8), "covariance": torch.eye(8)}
+    save_file(found, tmp_path / "s.safetensors", metadata=statistics_metadata(other))
+    file = open_reference(tmp_path / "s.safetensors")
+    assert isinstance(file, StatisticsFile)
+    assert load_statistics(file, other).n == 0
+    with pytest.raises(UserError, match=r"was made with the extractor .*, and this one is tiny"):
+        load_statistics(file, extractor)
+
+
+def test_of_a_file_of_statistics_only_they_are_read_in_any_byte_order(tmp_path: Path) -> None:
+    path = tmp_path / "s.npz"
+    np.savez(path, mu=np.arange(8, dtype=">f8"), sigma=np.eye(8, dtype=">f4"), classes=np.array(["cat", "dog"]))
+    file = open_reference(path)
+    assert isinstance(file, StatisticsFile)
+    reference = load_statistics(file, TinyWorkload().extractor())
+    torch.testing.assert_close(reference.mean, torch.arange(8, dtype=torch.float64))
+    torch.testing.assert_close(reference.covariance, torch.eye(8, dtype=torch.float64))
+
+
 def test_broken_statistics_are_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "s.npz"
     for arrays, message in (
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, "do not fit"),
         ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "NaN or infinite values in its statistics"),
+        ({"mu": np.zeros(3), "sigma": 1j * np.eye(3)}, "complex numbers"),
+        ({"mu": np.zeros(3), "sigma": -np.eye(3)}, "is no covariance"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3) + np.eye(3, k=1) / 2}, "is no covariance"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3) + 2 * np.eye(3)[::-1]}, "is no covariance"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3), "n": np.arange(2)}, "n must be one whole number"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3), "features": np.zeros((5, 2))}, r"must be \(M, 3\)"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3), "features": np.full((5, 3), np.nan)}, "NaN or infinite features"),
+        ({"mu": np.array([None] * 3), "sigma": np.eye(3)}, "Object arrays cannot be loaded"),
     ):
         np.savez(path, **arrays)
         file = open_reference(path)
         assert isinstance(file, StatisticsFile)
         with pytest.raises(UserError, match=message):
             load_statistics(file, TinyWorkload().extractor())
+
+
+def test_objects_in_an_array_are_never_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "o.npz", images=np.array([_Touching(tmp_path / "unpickled")] * 3, dtype=object))
+    with pytest.raises(UserError, match="of objects"):
+        open_images(tmp_path / "o.npz")
+    assert not (tmp_path / "unpickled").exists()
+
+
+class _Touching:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)

@@ -96,6 +96,14 @@ def test_a_set_lies_on_its_own_manifold() -> None:
     assert on_manifold(features, features, 3).all()
 
 
+def test_copies_of_an_image_lie_on_their_own_manifold() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = 3 * torch.randn(1, 2048, generator=generator) + 5
+    real = torch.cat([image.repeat(10, 1), torch.randn(2100, 2048, generator=generator)])
+    assert squared_radii(real, 3)[:10].tolist() == [0] * 10
+    assert on_manifold(image.repeat(7, 1), real, 3).all()
+
+
 @pytest.mark.parametrize(("inside", "n"), [(0, 20), (20, 20), (7, 20), (400, 1000)])
 def test_wilsons_interval_is_scipys(inside: int, n: int) -> None:
     theirs = stats.binomtest(inside, n).proportion_ci(0.95, method="wilson")

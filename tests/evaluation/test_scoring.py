@@ -151,6 +151,14 @@ def test_a_metric_of_a_plugin_or_with_parameters_has_a_protocol_of_its_own() -> 
     assert ids[2] == base.id
 
 
+def test_the_code_of_a_plugins_extractor_is_part_of_a_protocol_and_none_leaves_its_id() -> None:
+    base = protocol()
+    ids = {base.model_copy(update={"extractor_code": code}).id for code in ("", "a" * 64, "b" * 64)}
+    assert len(ids) == 3
+    assert base.id in ids
+    assert "extractor_code" not in base.facts
+
+
 def test_all_takes_what_can_be_computed_and_says_what_it_leaves_out() -> None:
     chosen, notes = choose_metrics(ALL, REGISTRY, "quick", SETTING, {"logits": "there are no logits"})
     names = [part.component.name for part in chosen]
@@ -188,6 +196,15 @@ def test_fewer_images_than_features_are_noted_by_frechet_distances_alone() -> No
     assert "notes" not in metrics["kid"].detail
 
 
+def test_a_reference_of_fewer_images_than_features_is_noted_where_its_size_is_known() -> None:
+    for n, count in ((80, 1), (81, 0), (0, 0)):
+        reference = Reference(torch.zeros(80), torch.eye(80), torch.zeros(0, 80), n, "0" * 64)
+        metrics = quality_metrics(torch.randn(100, 80), reference, protocol(), metrics="fd")
+        notes = metrics["fd"].detail.get("notes", [])
+        assert len(notes) == count
+        assert all("A reference of 80 images with 80 features" in note for note in notes)
+
+
 def test_psnr_is_that_of_the_textbook_and_capped_without_error() -> None:
     first, second = images(5), images(5, seed=1)
     second[4] = first[4]
@@ -216,8 +233,8 @@ def test_a_protocols_id_follows_everything_it_fixes() -> None:
     for name, value in base:
         if name != "family":
             ids.add(base.model_copy(update={name: other[type(value)]}).id)
-    # The type of kept features is a fact where it is not the usual one.
-    assert len(ids) == len(base.facts) + 1
+    # The type of kept features and a plugin's code are facts where they are not the usual ones.
+    assert len(ids) == len(base.facts) + 2
     assert "features" not in base.facts
     assert Protocol.model_validate(base.facts) == base
 

@@ -21,7 +21,7 @@ from pqbench.diffusion.noise import initial_noise
 from pqbench.engines.batches import filling
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_outputs, require_finite
-from pqbench.evaluation.reference import DTYPES, statistics_metadata, statistics_of
+from pqbench.evaluation.reference import DTYPES, statistics_metadata, statistics_of, statistics_tensors
 from pqbench.files import write_atomically
 from pqbench.quantization.checkpoint import load_checkpoint
 
@@ -115,14 +115,17 @@ def as_kept(outputs: Mapping[str, Tensor], scoring: Scoring) -> dict[str, Tensor
 
 
 def reference(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
-    """Statistics of the real images that the user gave."""
+    """Statistics of the real images, computed or as the user gave them."""
     statistics_into(folder, stage.job.scoring, progress)
 
 
 def statistics_into(folder: Path, scoring: Scoring, progress: ProgressCallback) -> None:
     """What the stage leaves: a file that `--reference` takes too."""
-    assert scoring.source is not None, "there is this stage only where there are such images"
-    found = statistics_of(scoring.extractor, scoring.source, scoring.features, progress)
+    if scoring.source is not None:
+        found = statistics_of(scoring.extractor, scoring.source, scoring.features, progress)
+    else:
+        assert scoring.known is not None, "a reference is known or has images"
+        found = {name: values.contiguous() for name, values in statistics_tensors(scoring.known).items()}
     require_finite(found["features"], f"The extractor {scoring.extractor.name} in {scoring.features}")
     write_atomically(folder / STATISTICS, save(found, metadata=statistics_metadata(scoring.extractor)))
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pqbench.contracts.metric import ImageMetric, MetricInputs, Need, Score, Setting
 from pqbench.contracts.parameters import parameter
 from pqbench.evaluation.influence import frechet_with_influences
+from pqbench.evaluation.metrics.frechet import few_references
 from pqbench.evaluation.n_bias import FEWEST_PER_FEATURE, extrapolated
 
 
@@ -41,4 +42,5 @@ class FrechetInfinity(ImageMetric):
         influence = frechet_with_influences(features, reference.mean, reference.covariance).images
         curve = extrapolated(features, reference.mean, reference.covariance, influence, self.points)
         detail = {"sizes": list(curve.sizes), "distances": list(curve.distances), "slope": curve.slope}
-        return Score(curve.limit, *curve.interval, detail=detail)
+        notes = few_references(reference.n, len(reference.mean))
+        return Score(curve.limit, *curve.interval, detail=detail, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -31,7 +32,8 @@ class FrechetDistance(ImageMetric):
     def compute(self, given: MetricInputs) -> Score:
         """The distance with its interval over images."""
         reference = given.reference
-        return frechet_score(given.features, reference.mean, reference.covariance, given.rules)
+        found = frechet_score(given.features, reference.mean, reference.covariance, given.rules)
+        return with_notes(found, few_references(reference.n, len(reference.mean)))
 
     def contribution(self, value: float, given: MetricInputs) -> Contribution:
         """The influence of each image."""
@@ -53,7 +55,8 @@ class SpatialFrechetDistance(ImageMetric):
 
     def compute(self, given: MetricInputs) -> Score:
         """The distance with its interval over images."""
-        return frechet_score(given.spatial, *_spatial(given), given.rules)
+        found = frechet_score(given.spatial, *_spatial(given), given.rules)
+        return with_notes(found, few_references(given.reference.n, given.spatial.shape[1]))
 
     def contribution(self, value: float, given: MetricInputs) -> Contribution:
         """The influence of each image."""
@@ -110,6 +113,21 @@ def few_images(n: int, width: int) -> tuple[str, ...]:
         f"A Frechet distance of {n:,} images with {width:,} features: with so few it is biased upwards by a large and "
         f"model-dependent amount, and can only be held against others of {n:,} images.",
     )
+
+
+def few_references(n: int, width: int) -> tuple[str, ...]:
+    """A note where n real images cannot fill a covariance of `width` features; n is 0 where nobody knows it."""
+    if n == 0 or n > width:
+        return ()
+    return (
+        f"A reference of {n:,} images with {width:,} features: with so few the distance is biased upwards by a large "
+        "amount, however many images are scored, and can only be held against others to the same reference.",
+    )
+
+
+def with_notes(score: Score, notes: tuple[str, ...]) -> Score:
+    """The score with more notes."""
+    return replace(score, notes=(*score.notes, *notes))
 
 
 def _spatial(given: MetricInputs) -> tuple[Tensor, Tensor]:
