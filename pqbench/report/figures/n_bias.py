@@ -81,4 +81,4 @@ def _curve(record: Record, names_seed: bool) -> BiasCurve:
 
 
 def _label(curve: BiasCurve) -> str:
-    return f"{curve.label}: {curve.limit:.2f} [{curve.low:.2f}, {curve.high:.2f}]"
+    return f"{curve.label}: {curve.limit:.3g} [{curve.low:.3g}, {curve.high:.3g}]"
