@@ -53,7 +53,11 @@ def drawn(workload: TinyConditional, samples: int = 16, seed: int = 0) -> Calibr
     return Uniform(samples=samples).sample(Context(workload, Precision(), workload.steps, seed=seed))
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize(
+    # Block by block twice over, several times: half a minute.
+    "quantizer",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "qdiffusion" else []) for name in QUANTIZERS],
+)
 def test_quantizers_keep_their_contract_on_conditional_nets(quantizer: str, workload: TinyConditional) -> None:
     """Among it: the packed checkpoint brings back a net that answers bit for bit as the quantized one."""
     check_quantizer(QUANTIZERS[quantizer], workload=workload, sampler=Uniform(samples=8))
