@@ -36,8 +36,16 @@ def _sentence(metric: Metric) -> str:
     tail = p95 / metric.value if metric.value else 0.0
     return (
         f"Measured on a busy or unsteady machine: {work}, the 95th percentile is {tail:.1f} times the "
-        f"median{_waited(metric)}."
+        f"median{_drift(metric)}{_waited(metric)}."
     )
+
+
+def _drift(metric: Metric) -> str:
+    """How far the medians of the first, the second and the last third of the runs lie apart."""
+    thirds = [float(median) for median in metric.detail.get("thirds") or ()]
+    if not thirds or min(thirds) <= 0:
+        return ""
+    return f", medians of thirds of the runs differ by {100 * (max(thirds) / min(thirds) - 1):.0f} %"
 
 
 def _others(metric: Metric) -> str:

@@ -116,7 +116,15 @@ def test_a_latency_says_in_what_arithmetic_and_whether_on_a_busy_machine() -> No
     latency = metric(9.0, protocol=TIMING)
     quiet = latency.model_copy(update={"detail": {"layer_precisions": {"u8": 63, "f32": 2}, "noisy": False}})
     busy = latency.model_copy(
-        update={"detail": {"layer_precisions": {"u8": 63, "f32": 2}, "noisy": True, "other_work": 0.52}}
+        update={
+            "detail": {
+                "layer_precisions": {"u8": 63, "f32": 2},
+                "noisy": True,
+                "other_work": 0.52,
+                "p95": 12.0,
+                "thirds": [10.0, 12.0, 11.0],
+            }
+        }
     )
     metrics = make_metrics(50, None, 1, 9)
     metrics |= {"latency_ms_per_image@openvino/1": quiet, "latency_ms_per_image@openvino/16": busy}
@@ -125,6 +133,7 @@ def test_a_latency_says_in_what_arithmetic_and_whether_on_a_busy_machine() -> No
     assert "Arithmetic of openvino, read back from what ran: layers 2 in f32, 63 in u8." in notes
     (noisy,) = cell(only([record]), "rtn", "latency_ms_per_image@openvino/16").notes
     assert "other work took 52 %" in notes[noisy - 1]
+    assert "thirds of the runs differ by 20 %" in notes[noisy - 1]
     assert not cell(only([record]), "rtn", "latency_ms_per_image@openvino/1").notes
     assert (flat_rows([record])[0]["latency_batch"], flat_rows([record])[0]["latency_noisy"]) == (1, False)
 
