@@ -15,14 +15,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from simulated_forward import simulated
 from torch import Tensor, nn
 from torch.profiler import profile
 
 from pqbench.distillation.training import Training, parameter_groups
 from pqbench.methods.precision import Precision
-from pqbench.quantization.layers import activation_quantizers, quantized_layers
-from pqbench.quantization.ranges import minmax, rows
-from pqbench.quantization.scope import quantize_layers
 from pqbench.quantization.tuning import tune
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.train_denoiser import ARCHITECTURE
@@ -32,14 +30,7 @@ _PRODUCTS = ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::mm
 
 def student(example: tuple[Tensor, Tensor]) -> nn.Module:
     """The architecture with random weights, on W4A4 grids with 8-bit ends, ready to be trained."""
-    net = DiffusersDenoiser.from_config(ARCHITECTURE)
-    quantize_layers(net, Precision(4, 4), example, end_bits=8)
-    for _, layer in quantized_layers(net):
-        if layer.grid is not None:
-            layer.freeze(layer.weight, *minmax(rows(layer.weight, per_channel=True), layer.grid))
-    for _, quantizer in activation_quantizers(net):
-        if quantizer.grid is not None:
-            quantizer.set(*quantizer.grid.parameters(torch.tensor(-3.0), torch.tensor(3.0)))
+    net = simulated(Precision(4, 4), example, whole_scope=False, end_bits=8)
     tune(net)
     return net.requires_grad_(True)
 

@@ -25,11 +25,15 @@ from pqbench.workloads.train_denoiser import ARCHITECTURE
 
 
 def simulated(
-    precision: Precision, example: tuple[Tensor, Tensor], whole_scope: bool, source: nn.Module | None = None
+    precision: Precision,
+    example: tuple[Tensor, Tensor],
+    whole_scope: bool,
+    source: nn.Module | None = None,
+    end_bits: int | None = None,
 ) -> nn.Module:
     """A copy of `source` (None: random weights) quantized to nearest; activations on a grid over -3 ... 3."""
     net = DiffusersDenoiser.from_config(ARCHITECTURE) if source is None else copy.deepcopy(source)
-    quantize_layers(net, precision, example, attention=whole_scope, split_shortcuts=whole_scope)
+    quantize_layers(net, precision, example, end_bits=end_bits, attention=whole_scope, split_shortcuts=whole_scope)
     for _, layer in quantized_layers(net):
         if layer.grid is not None:
             layer.freeze(layer.weight, *minmax(rows(layer.weight, per_channel=True), layer.grid))

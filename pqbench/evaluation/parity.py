@@ -12,6 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from pqbench.evaluation.timing_spec import ParityStep, ParityUse
+from pqbench.text import percent
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,7 +46,7 @@ def allowed() -> str:
     """What `agrees` allows, in words."""
     return (
         f"{RATIO_LIMIT:g} times the simulation's error to full precision and no farther apart than that error, or "
-        f"{_percent(DIFFERENCE_LIMIT)} apart"
+        f"{percent(DIFFERENCE_LIMIT)} apart"
     )
 
 
@@ -57,8 +58,8 @@ def complaint(parity: ParityUse) -> str:
     if not math.isfinite(engine):
         return "the engine's predictions are NaN or infinite."
     return (
-        f"a step is {_percent(engine)} from full precision on the engine and {_percent(simulation)} in the simulation, "
-        f"which are {_percent(difference)} apart; allowed are {allowed()}."
+        f"a step is {percent(engine)} from full precision on the engine and {percent(simulation)} in the simulation, "
+        f"which are {percent(difference)} apart; allowed are {allowed()}."
     )
 
 
@@ -117,7 +118,3 @@ def _evenly(steps: int) -> Sequence[int]:
 
 def _relative(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

@@ -106,6 +106,7 @@ def is_disturbed(times: BatchTimes) -> bool:
 def _energy(spec: TimingSpec, result: TimingResult, times: BatchTimes, energy: EnergyUse) -> Metric:
     """Joules of an image; as noisy as others were busy, for the counters count them too."""
     protocol = EnergyProtocol(
+        family="energy",
         workload=spec.workload,
         engine=spec.engine,
         device=spec.device,

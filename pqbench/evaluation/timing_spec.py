@@ -43,7 +43,7 @@ class TimingSpec(_Frozen):
 class TimingProtocol(_Frozen):
     """Everything that makes two latencies, or two memory figures, comparable."""
 
-    family: Literal["latency", "memory", "parity"]
+    family: Literal["energy", "latency", "memory", "parity"]
     version: int = PROTOCOL_VERSION
     workload: str
     engine: str
@@ -63,28 +63,10 @@ class TimingProtocol(_Frozen):
         return digest(self.facts)[:8]
 
 
-class EnergyProtocol(_Frozen):
+class EnergyProtocol(TimingProtocol):
     """Everything that makes two energies comparable; `counters` are what was read."""
 
-    family: Literal["energy"] = "energy"
-    version: int = PROTOCOL_VERSION
-    workload: str
-    engine: str
-    device: str
-    machine: str
-    threads: int
-    batch: int
     counters: tuple[str, ...]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Everything it fixes, as JSON holds it."""
-        return self.model_dump(mode="json")
-
-    @property
-    def id(self) -> str:
-        """First 8 hex digits of the sha256 of the canonical JSON."""
-        return digest(self.facts)[:8]
 
 
 class EnergyUse(_Frozen):

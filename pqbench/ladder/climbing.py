@@ -27,6 +27,7 @@ from pqbench.ladder.rungs import (
 )
 from pqbench.ladder.runs import FullPrecisionRuns, distances
 from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
+from pqbench.text import percent
 
 ModelAt = Callable[[Precision], nn.Module]
 """The workload's model quantized at a precision, in as many steps as full precision."""
@@ -77,7 +78,7 @@ def _identity(runs: FullPrecisionRuns, net: nn.Module) -> Rung:
     return Rung(
         "identity",
         "W32A32 is full precision, bit for bit",
-        "equal" if same else f"{_percent(float(distances(found, runs.predicted).mean()))} off a step",
+        "equal" if same else f"{percent(float(distances(found, runs.predicted).mean()))} off a step",
         "equal",
         same,
         "what the quantizer does to a net besides rounding: folded or replaced layers, changed weights, a clamp that "
@@ -90,8 +91,8 @@ def _near(runs: FullPrecisionRuns, net: nn.Module) -> Rung:
     return Rung(
         "near",
         f"W{NEAR_BITS}A{NEAR_BITS} is near full precision",
-        f"{_percent(error)} off a step, PSNR {decibels:.1f} dB",
-        f"at most {_percent(ERROR_LIMIT)}, at least {PSNR_LIMIT:g} dB",
+        f"{percent(error)} off a step, PSNR {decibels:.1f} dB",
+        f"at most {percent(ERROR_LIMIT)}, at least {PSNR_LIMIT:g} dB",
         error <= ERROR_LIMIT and decibels >= PSNR_LIMIT,
         "ranges: are activations calibrated at all time steps, is a zero-point lost or a scale shared by channels that "
         "differ; pqbench diagnose names the layer and the time step",
@@ -105,12 +106,12 @@ def _more_bits(runs: FullPrecisionRuns, what: str, bits: Sequence[int], model: C
         for low, high, fewer, more in zip(bits, bits[1:], errors, errors[1:], strict=False)
         if is_worse(more, fewer)
     ]
-    listed = ", ".join(f"{_percent(float(e.mean()))} at {b}" for b, e in zip(bits, errors, strict=True))
+    listed = ", ".join(f"{percent(float(e.mean()))} at {b}" for b, e in zip(bits, errors, strict=True))
     return Rung(
         what,
         f"more bits of {what} are not worse (the other at {NEAR_BITS})",
         f"{listed}{f'; worse: {chr(44).join(worse)}' if worse else ''}",
-        f"no error grows by more than {_percent(WORSE_SHARE)} of itself beyond noise (paired t test)",
+        f"no error grows by more than {percent(WORSE_SHARE)} of itself beyond noise (paired t test)",
         not worse,
         "a grid whose end points or zero-point are wrong at one width, packing of that width, a search or a training "
         "that diverges, and whether the width is applied at all (pqbench audit)",
@@ -175,12 +176,8 @@ def _engine(runs: FullPrecisionRuns, engine: Engine, net: nn.Module) -> Rung:
     return Rung(
         name,
         checked,
-        f"{_percent(ours)} off full precision, the simulation {_percent(theirs)}, {_percent(apart)} apart",
+        f"{percent(ours)} off full precision, the simulation {percent(theirs)}, {percent(apart)} apart",
         limit,
         agrees(apart, ours, theirs),
         look_at,
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
