@@ -15,15 +15,7 @@ import pytest
 from pqbench.cli.main import run_command_line
 from pqbench.workloads.fashion import Fashion
 
-PLUGINS = Path(__file__).parents[1] / "bench" / "bench_plugins.py"
 SMALL = ["-w", "tiny", "-n", "16", "--engines", "none"]
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("here")
-    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
-    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,10 @@ from torch import Tensor
 
 from pqbench.cli.main import run_command_line
 
-PLUGINS = Path(__file__).parents[1] / "bench" / "bench_plugins.py"
-
 
 def draw(n: int, seed: int = 0, channels: int = 3, size: int = 8) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("here")
-    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
-    return folder
 
 
 @pytest.fixture
