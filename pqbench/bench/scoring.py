@@ -16,11 +16,15 @@ from pqbench.errors import UserError
 from pqbench.evaluation.choice import DEFAULT, choose_metrics
 from pqbench.evaluation.features import extract_outputs, require_images
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
+from pqbench.evaluation.metric_weights import find_weights
+from pqbench.evaluation.prompts import prompts_sha256
 from pqbench.evaluation.protocol import OWN_DISTRIBUTION, FeatureType, scoring_facts
 from pqbench.evaluation.reference import kept_count, load_statistics
+from pqbench.evaluation.scoring import Grounds
 from pqbench.methods.composition import Part
 from pqbench.registry import Registry
 from pqbench.registry.provenance import Provenance
+from pqbench.weights.store import WeightStore
 
 Shape = tuple[int, int, int]
 
@@ -55,6 +59,7 @@ class Scoring:
     source           real images whose statistics are still to be computed; None: `known` are there
     known            the reference's statistics
     is_own           whether extractor and reference are the workload's own, for which its acceptance windows are
+    grounds          what metrics stand on beside the images
     """
 
     extractor: Extractor
@@ -66,6 +71,7 @@ class Scoring:
     facts: dict[str, Any]
     is_own: bool
     notes: tuple[str, ...] = ()
+    grounds: Grounds = field(default_factory=Grounds)
 
     @property
     def reference_sha256(self) -> str:
@@ -82,6 +88,7 @@ class ScoringResolver:
     whose      what they are, for messages: `fashion`
     missing    needs that nothing here can meet, with the reason
     workload   whose own extractor and statistics are used where the request names none
+    seeds      of the run whose images these are
     """
 
     request: ScoringRequest
@@ -92,6 +99,7 @@ class ScoringResolver:
     workload: Workload | None = None
     missing: dict[Need, str] = field(default_factory=dict)
     device: str = "cpu"
+    seeds: tuple[int, ...] = ()
 
     def scoring(self, budget: Budget, always: str = "") -> Scoring:
         """Everything behind the protocol; no image is read but to know its shape."""
@@ -99,7 +107,7 @@ class ScoringResolver:
         source, known = self._reference
         kept = len(known.features) if known else kept_count(len(source or ()))
         setting = Setting(self.n, self.image, self._width, kept)
-        reasons = self.missing | self._reasons(kept, known)
+        reasons = self._reasons(kept, known) | self.missing
         metrics, notes = choose_metrics(self.request.metrics, self.registry, budget, setting, reasons, always)
         facts = scoring_facts(
             extractor,
@@ -123,7 +131,14 @@ class ScoringResolver:
             facts,
             is_own=self.request.protocol is None and self.request.reference is None,
             notes=notes,
+            grounds=self._grounds(metrics),
         )
+
+    def _grounds(self, metrics: tuple[Part[ImageMetric], ...]) -> Grounds:
+        prompted = any("prompts" in part.component.needs for part in metrics)
+        assert not prompted or self.workload is not None, "without a workload no metric of prompts is chosen"
+        prompts = prompts_sha256(self.workload, self.seeds, self.n) if prompted and self.workload else ""
+        return Grounds(find_weights(metrics, WeightStore()), prompts, self.device)
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -228,6 +243,8 @@ class ScoringResolver:
             reasons["reference_features"] = (
                 "the reference holds statistics alone, and it needs images or their features"
             )
+        if not self.seeds or self.workload is None or not self.workload.prompts(self.seeds[0], range(1)):
+            reasons["prompts"] = f"it is for text models, and {self.whose} has no prompts"
         if "spatial" not in outputs or (known is not None and known.spatial is None):
             reasons["reference_spatial"] = "the reference has no statistics of spatial features"
         return reasons

@@ -8,9 +8,11 @@ from typing import Any
 from pqbench.contracts import Budget, ImageMetric, Setting
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
+from pqbench.evaluation.metric_weights import absent_weights
 from pqbench.methods.composition import Part, part_of
 from pqbench.methods.grammar import MethodSpec, parse_metrics
 from pqbench.registry import Registry
+from pqbench.weights.store import WeightStore
 
 ALL = "all"
 DEFAULT = "fd,kid,psnr_to_fp"
@@ -55,7 +57,7 @@ def _all(
             notes.append(f"Left out of --metrics all: {name} (it is claimed by {' and '.join(origins)})")
             continue
         part = _part(registry, MethodSpec(name), budget)
-        if reason := _unsuited(part.component, setting, missing):
+        if reason := _unsuited(part.component, setting, missing) or absent_weights(part, WeightStore()):
             notes.append(f"Left out of --metrics all: {name} ({reason})")
         else:
             parts.append(part)

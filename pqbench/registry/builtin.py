@@ -31,6 +31,7 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "is": "pqbench.evaluation.metrics.inception:InceptionScore",
             "precision": "pqbench.evaluation.metrics.manifold:Precision",
             "recall": "pqbench.evaluation.metrics.manifold:Recall",
+            "clip_score": "pqbench.evaluation.metrics.clip_score:ClipScore",
             "fd_infinity": "pqbench.evaluation.metrics.extrapolated:FrechetInfinity",
         },
         "engine": {

@@ -91,7 +91,7 @@ class WeightStore:
         begun = " (its download was begun)" if self.state(weights) == "begun" else ""
         return (
             f"The weights {weights.file} ({pinned}) are not in {self.folder}{begun}: get them with "
-            f"`pqbench fetch {_quoted(asked)}`, or download {weights.url} elsewhere and put the file there."
+            f"`pqbench fetch {quoted(asked)}`, or download {weights.url} elsewhere and put the file there."
         )
 
 
@@ -126,5 +126,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A name with its options, as a shell takes it."""
     return f'"{text}"' if "[" in text else text
