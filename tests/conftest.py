@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from pathlib import Path
+
 import pytest
+from clip_files import ClipFiles
 from hypothesis import settings
 from inception_files import InceptionFiles
 
@@ -22,3 +27,32 @@ def inception_files(tmp_path_factory: pytest.TempPathFactory) -> InceptionFiles:
     write_state_dict(net, files.state)
     write_torchscript(net, files.script)
     return files
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TorchScript of the small CLIP, made once."""
+    from pqbench.testing.clip import TINY_NAME, declare_tiny, random_clip, write_torchscript
+
+    folder = tmp_path_factory.mktemp("clip")
+    declare_tiny(folder)
+    write_torchscript(random_clip(TINY_NAME), folder / "tiny.pt")
+    return folder / "tiny.pt"
+
+
+@pytest.fixture
+def clip_files(tiny_clip_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipFiles:
+    """The small CLIP in the place of the net ViT-B-32, in a folder of weights of its own."""
+    from pqbench.contracts import Weights
+    from pqbench.evaluation.clip.nets import NETS, ClipNet
+    from pqbench.evaluation.metrics import clip_score
+    from pqbench.testing.clip import TINY_NAME, TINY_SIZE
+
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    shutil.copy(tiny_clip_weights, folder)
+    sha256 = hashlib.sha256(tiny_clip_weights.read_bytes()).hexdigest()
+    net = ClipNet(TINY_NAME, "nobody", Weights("tiny.pt", "https://example.org/tiny.pt", sha256), TINY_SIZE)
+    monkeypatch.setattr(clip_score, "NETS", {**NETS, "ViT-B-32": net})
+    monkeypatch.setenv("PQBENCH_WEIGHTS", str(folder))
+    return ClipFiles(net, folder / "tiny.pt")

@@ -16,7 +16,7 @@ from pqbench.errors import UserError
 from pqbench.evaluation.choice import DEFAULT, choose_metrics
 from pqbench.evaluation.features import extract_outputs, require_images
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
-from pqbench.evaluation.metric_weights import find_weights
+from pqbench.evaluation.needed_weights import find_weights
 from pqbench.evaluation.prompts import prompts_sha256
 from pqbench.evaluation.protocol import OWN_DISTRIBUTION, FeatureType, scoring_facts
 from pqbench.evaluation.reference import kept_count, load_statistics

@@ -8,7 +8,7 @@ from typing import Any
 from pqbench.contracts import Budget, ImageMetric, Setting
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
-from pqbench.evaluation.metric_weights import absent_weights
+from pqbench.evaluation.needed_weights import absent_weights
 from pqbench.methods.composition import Part, part_of
 from pqbench.methods.grammar import MethodSpec, parse_metrics
 from pqbench.registry import Registry

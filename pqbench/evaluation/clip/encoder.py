@@ -85,10 +85,8 @@ def open_encoder(net: ClipNet, weights: Path, device: str = "cpu") -> ClipEncode
 
 def _state(weights: Path) -> dict[str, Tensor]:
     """The weights in float32, by open_clip's names, which are OpenAI's."""
-    if weights.suffix == ".safetensors":
-        held = read_state(weights)
-    else:
-        held = dict(read_torchscript(weights).state_dict())
+    is_script = weights.suffix != ".safetensors"
+    held = dict(read_torchscript(weights).state_dict()) if is_script else read_state(weights)
     return {name: value.float() for name, value in held.items() if name not in _NO_WEIGHTS}
 
 

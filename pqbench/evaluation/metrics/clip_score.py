@@ -12,11 +12,11 @@ from torch import Tensor
 from pqbench.contracts.extractor import Weights
 from pqbench.contracts.metric import ImageMetric, MetricInputs, Need, Score, Setting
 from pqbench.contracts.parameters import parameter
+from pqbench.errors import UserError
 from pqbench.evaluation.bootstrap import mean_replicates, pivot_interval
 from pqbench.evaluation.clip.encoder import CONTEXT, MISSING, ClipEncoder, is_installed, open_encoder
 from pqbench.evaluation.clip.nets import CLIP_BIBTEX, NETS
 from pqbench.evaluation.clip.pixels import rule
-from pqbench.errors import UserError
 
 WEIGHT = 100.0
 """That of torchmetrics and of the literature on diffusion models; Hessel et al. (2021, eq. 1) take 2.5."""
