@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from pathlib import Path
 
 import pytest
-from clip_files import ClipFiles
+from clip_files import ClipFiles, put_in_place
 from hypothesis import settings
 from inception_files import InceptionFiles
 
@@ -43,16 +41,4 @@ def tiny_clip_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clip_files(tiny_clip_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipFiles:
     """The small CLIP in the place of the net ViT-B-32, in a folder of weights of its own."""
-    from pqbench.contracts import Weights
-    from pqbench.evaluation.clip.nets import NETS, ClipNet
-    from pqbench.evaluation.metrics import clip_score
-    from pqbench.testing.clip import TINY_NAME, TINY_SIZE
-
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    shutil.copy(tiny_clip_weights, folder)
-    sha256 = hashlib.sha256(tiny_clip_weights.read_bytes()).hexdigest()
-    net = ClipNet(TINY_NAME, "nobody", Weights("tiny.pt", "https://example.org/tiny.pt", sha256), TINY_SIZE)
-    monkeypatch.setattr(clip_score, "NETS", {**NETS, "ViT-B-32": net})
-    monkeypatch.setenv("PQBENCH_WEIGHTS", str(folder))
-    return ClipFiles(net, folder / "tiny.pt")
+    return put_in_place(tiny_clip_weights, tmp_path / "weights", monkeypatch)
