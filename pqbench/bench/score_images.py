@@ -84,8 +84,7 @@ def score_images(
     notes = scoring.notes
     if scoring.source is not None and scoring.reference_sha256 == images.sha256:
         notes = (*notes, f"{images.path} and {scoring.source.path} hold the same images: a set scored against itself.")
-    found = score(scoring.metrics, sources, protocol, scoring.grounds)
-    return ImageScores(images, protocol, {name: scored.metric for name, scored in found.items()}, notes)
+    return ImageScores(images, protocol, score(scoring.metrics, sources, protocol, scoring.grounds), notes)
 
 
 def _computed(scoring: Scoring, key: str, cache: StageCache, progress: RunProgress) -> Reference:

@@ -56,6 +56,13 @@ class Scored:
 
 def score(
     metrics: Sequence[Part[ImageMetric]], sources: Sources, protocol: ScoreProtocol, grounds: Grounds | None = None
+) -> dict[str, Metric]:
+    """The values of all metrics whose needs `sources` has. Raises `UserError` as `scored` does."""
+    return {name: each.metric for name, each in scored(metrics, sources, protocol, grounds).items()}
+
+
+def scored(
+    metrics: Sequence[Part[ImageMetric]], sources: Sources, protocol: ScoreProtocol, grounds: Grounds | None = None
 ) -> dict[str, Scored]:
     """What was found by all metrics whose needs `sources` has, by name, in their order.
 
@@ -65,8 +72,8 @@ def score(
     for part in metrics:
         metric = part.component
         if computable(metric, sources):
-            score = metric.compute(inputs_of(metric, protocol.rules, sources, grounds))
-            found[metric.name] = Scored(_measured(part, score, protocol, grounds), score.each)
+            its = metric.compute(inputs_of(metric, protocol.rules, sources, grounds))
+            found[metric.name] = Scored(_measured(part, its, protocol, grounds), its.each)
     return found
 
 

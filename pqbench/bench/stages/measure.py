@@ -20,7 +20,7 @@ from pqbench.bench.stages.outputs import Outputs
 from pqbench.contracts.context import ProgressCallback
 from pqbench.evaluation.image_parity import image_parity
 from pqbench.evaluation.prompts import prompts_of
-from pqbench.evaluation.scoring import score as score_metrics
+from pqbench.evaluation.scoring import scored
 from pqbench.files import write_atomically
 from pqbench.quantization.checkpoint import load_checkpoint
 
@@ -44,9 +44,9 @@ def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Prog
         fp_features=None if is_own else inputs["fp_features"],
         prompts=lambda: prompts_of(job.workload, job.seed, job.protocol.n),
     )
-    found = score_metrics(stage.component, outputs.sources(), job.protocol, job.scoring.grounds)
-    write_metrics({name: _judged(scored.metric, job.protocol.judge) for name, scored in found.items()}, folder)
-    each = {name: scored.each for name, scored in found.items() if scored.each is not None}
+    found = scored(stage.component, outputs.sources(), job.protocol, job.scoring.grounds)
+    write_metrics({name: _judged(its.metric, job.protocol.judge) for name, its in found.items()}, folder)
+    each = {name: its.each for name, its in found.items() if its.each is not None}
     if each:
         write_atomically(folder / EACH, save(each))
 
