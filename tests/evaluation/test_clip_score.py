@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,31 @@ def test_safetensors_in_open_clips_names_give_the_same(clip_files: ClipFiles, tm
     torch.testing.assert_close(whole.images(images).float(), theirs, rtol=1e-5, atol=1e-6)
     halved = open_encoder(clip_files.net, clip_files.weights)
     torch.testing.assert_close(whole.images(images), halved.images(images), rtol=0.05, atol=5e-3)
+
+
+def test_nothing_goes_online(clip_files: ClipFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    encoder = open_encoder(clip_files.net, clip_files.weights)
+    assert encoder.images(random_images(2, 48)).shape == encoder.texts(PROMPTS[:2]).shape == (2, 32)
+
+
+def test_towers_see_a_few_at_a_time(clip_files: ClipFiles) -> None:
+    encoder, seen = open_encoder(clip_files.net, clip_files.weights), []
+
+    class Counted:
+        def encode_image(self, pixels: Tensor) -> Tensor:
+            seen.append(len(pixels))
+            return torch.ones(len(pixels), 3)
+
+        encode_text = encode_image
+
+    counted = dataclasses.replace(encoder, net=Counted())
+    assert counted.images(random_images(40, 8)).shape == counted.texts(["cat"] * 40).shape == (40, 3)
+    assert seen == [16, 16, 8, 16, 16, 8]
 
 
 def test_as_many_prompts_as_images(clip_files: ClipFiles) -> None:
