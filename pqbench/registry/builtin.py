@@ -26,6 +26,7 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "kid": "pqbench.evaluation.metrics.kernel:KernelInceptionDistance",
             "psnr_to_fp": "pqbench.evaluation.metrics.paired:PsnrToFp",
             "ssim_to_fp": "pqbench.evaluation.metrics.paired:SsimToFp",
+            "lpips_to_fp": "pqbench.evaluation.metrics.lpips:LpipsToFp",
             "fd_to_fp": "pqbench.evaluation.metrics.frechet:FrechetToFp",
             "sfid": "pqbench.evaluation.metrics.frechet:SpatialFrechetDistance",
             "is": "pqbench.evaluation.metrics.inception:InceptionScore",
