@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pqbench.evaluation.lpips import nets
 from pqbench.weights.store import file_sha256
@@ -34,13 +34,8 @@ def write_trunk(net: str, path: Path, seed: int = 0) -> Path:
 
 
 def pin(net: str, path: Path, patch: pytest.MonkeyPatch) -> None:
-    """Have a file of `write_trunk` stand for the published one, under its name and with a hash of its own."""
+    """Have a file of `write_trunk` stand for the published one, whose name it is kept under."""
     known = nets.NETS[net]
     size = path.stat().st_size
     weights = dataclasses.replace(known.weights, url=path.as_uri(), sha256=file_sha256(path), bytes=size)
     patch.setitem(nets.NETS, net, dataclasses.replace(known, weights=weights))
-
-
-def layers_of(net: str) -> nn.Sequential:
-    """The trunk's layers with the weights that torch gives them."""
-    return nets.NETS[net].layers()

@@ -36,7 +36,7 @@ class ScoringRequest:
     metrics     in the grammar of methods, or `all`
     protocol    an extractor's name; None: the workload's own
     reference   a folder of real images, or a file of images or statistics; None: the workload's statistics
-    weights     a file for the extractor
+    weights     a file for the extractor, or a folder of weights; None: the user's own folder of them
     features    what features are kept in
     """
 
@@ -47,8 +47,21 @@ class ScoringRequest:
     features: FeatureType = "float32"
 
     def __post_init__(self) -> None:
-        if self.weights is not None and self.protocol is None:
-            raise UserError(f"--weights {self.weights} is for the extractor of a protocol: give --protocol NAME too.")
+        if self.weights is not None and not self.weights.is_dir() and self.protocol is None:
+            raise UserError(
+                f"--weights {self.weights} is no folder of weights, and a file is for the extractor of a protocol: give "
+                "--protocol NAME too."
+            )
+
+    @property
+    def store(self) -> WeightStore:
+        """Where weights are that no path is given for."""
+        return WeightStore(self.weights if self.weights is not None and self.weights.is_dir() else None)
+
+    @property
+    def extractor_file(self) -> Path | None:
+        """The file that the extractor is to use instead of one in the store."""
+        return None if self.weights is None or self.weights.is_dir() else self.weights
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,9 @@ class ScoringResolver:
         kept = len(known.features) if known else kept_count(len(source or ()))
         setting = Setting(self.n, self.image, self._width, kept)
         reasons = self._reasons(kept, known) | self.missing
-        metrics, notes = choose_metrics(self.request.metrics, self.registry, budget, setting, reasons, always)
+        metrics, notes = choose_metrics(
+            self.request.metrics, self.registry, budget, setting, reasons, always, self.request.store
+        )
         facts = scoring_facts(
             extractor,
             self.n,
@@ -138,7 +153,7 @@ class ScoringResolver:
         prompted = any("prompts" in part.component.needs for part in metrics)
         assert not prompted or self.workload is not None, "without a workload no metric of prompts is chosen"
         prompts = prompts_sha256(self.workload, self.seeds, self.n) if prompted and self.workload else ""
-        return Grounds(find_weights(metrics, WeightStore()), prompts, self.device)
+        return Grounds(find_weights(metrics, self.request.store), prompts, self.device)
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -155,7 +170,11 @@ class ScoringResolver:
         from pqbench.evaluation.extractors import open_extractor
 
         opened: Extractor = open_extractor(
-            self.request.protocol, self.registry, weights=self.request.weights, device=self.device
+            self.request.protocol,
+            self.registry,
+            weights=self.request.extractor_file,
+            device=self.device,
+            store=self.request.store,
         )
         return opened
 

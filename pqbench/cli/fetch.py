@@ -28,7 +28,7 @@ _LINES = 10
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Extractors and metrics: fid-clean, timm:resnet50, clip_score."),
+        typer.Argument(metavar="[NAME]...", help="Extractors and metrics: fid-clean, timm:resnet50, lpips_to_fp."),
     ] = None,
     folder: Annotated[Path | None, typer.Option("--folder", help="Where weights are kept.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Touch no network: only verify what is there.")] = False,

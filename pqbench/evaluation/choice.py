@@ -21,17 +21,24 @@ Chosen = tuple[Part[ImageMetric], ...]
 
 
 def choose_metrics(
-    text: str, registry: Registry, budget: Budget, setting: Setting, missing: Mapping[Need, str], always: str = ""
+    text: str,
+    registry: Registry,
+    budget: Budget,
+    setting: Setting,
+    missing: Mapping[Need, str],
+    always: str = "",
+    store: WeightStore | None = None,
 ) -> tuple[Chosen, tuple[str, ...]]:
     """The metrics of `text`, in its order, and a note for each that `all` leaves out.
 
     missing   what is not there, with the reason as a clause
     always    a metric that is computed in front of the others even where it is not named
+    store     where the weights of metrics are (default: the user's own folder)
 
     Raises `UserError` for names and parameters that cannot be, and for a named metric that cannot be computed.
     """
     if text.strip() == ALL:
-        return _all(registry, budget, setting, missing)
+        return _all(registry, budget, setting, missing, store or WeightStore())
     specs = parse_metrics(text)
     names = [spec.name.rpartition(":")[2] for spec in specs]
     for name in names:
@@ -49,7 +56,7 @@ def choose_metrics(
 
 
 def _all(
-    registry: Registry, budget: Budget, setting: Setting, missing: Mapping[Need, str]
+    registry: Registry, budget: Budget, setting: Setting, missing: Mapping[Need, str], store: WeightStore
 ) -> tuple[Chosen, tuple[str, ...]]:
     parts, notes = [], []
     for name, origins in registry.names("metric").items():
@@ -57,7 +64,7 @@ def _all(
             notes.append(f"Left out of --metrics all: {name} (it is claimed by {' and '.join(origins)})")
             continue
         part = _part(registry, MethodSpec(name), budget)
-        if reason := _unsuited(part.component, setting, missing) or absent_weights(part, WeightStore()):
+        if reason := _unsuited(part.component, setting, missing) or absent_weights(part, store):
             notes.append(f"Left out of --metrics all: {name} ({reason})")
         else:
             parts.append(part)

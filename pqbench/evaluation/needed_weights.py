@@ -11,7 +11,7 @@ from pqbench.contracts.parameters import Value, parameters_of, resolve
 from pqbench.evaluation.extractors import named_extractor
 from pqbench.methods.composition import Part
 from pqbench.methods.grammar import parse_component
-from pqbench.weights.store import FoundWeights, WeightStore, quoted
+from pqbench.weights.store import FoundWeights, WeightStore
 
 if TYPE_CHECKING:
     from pqbench.registry import Registry
@@ -54,7 +54,7 @@ def absent_weights(part: Part[ImageMetric], store: WeightStore) -> str:
     file = part.component.weights()
     if file is None or store.state(file) == "here":
         return ""
-    return f"its weights {file.file} are not in {store.folder}: `pqbench fetch {quoted(_fetched_as(part))}`"
+    return f"its weights {file.file} are not in {store.folder}: {store.command(_fetched_as(part))}"
 
 
 def _fetched_as(part: Part[ImageMetric]) -> str:

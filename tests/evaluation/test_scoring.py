@@ -165,8 +165,9 @@ def test_all_takes_what_can_be_computed_and_says_what_it_leaves_out() -> None:
     )
     names = [part.component.name for part in chosen]
     assert names == ["fd", "kid", "psnr_to_fp", "fd_to_fp", "sfid", "precision", "recall", "fd_infinity"]
-    assert len(notes) == 3
+    assert len(notes) == 4
     assert any("is (there are no logits)" in note for note in notes)
+    assert any("lpips_to_fp (with AlexNet it needs images of at least 31x31 pixels" in note for note in notes)
     assert any("ssim_to_fp (it needs images of at least 11x11 pixels" in note for note in notes)
 
 

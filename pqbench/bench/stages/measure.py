@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +19,11 @@ from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
 from pqbench.bench.stages.images import make_images, stored_images
 from pqbench.bench.stages.outputs import Outputs
-from pqbench.contracts.context import ProgressCallback
+from pqbench.contracts.context import ProgressCallback, silent
+from pqbench.contracts.metric import Images, Need
 from pqbench.evaluation.image_parity import image_parity
 from pqbench.evaluation.prompts import prompts_of
-from pqbench.evaluation.scoring import scored
+from pqbench.evaluation.scoring import Sources, scored
 from pqbench.files import write_atomically
 from pqbench.quantization.checkpoint import load_checkpoint
 
@@ -28,6 +31,7 @@ METRICS = "metrics.json"
 EACH = "each.safetensors"
 """The values of each image, by the names of the metrics that are their means."""
 _METRICS = TypeAdapter(dict[str, Metric])
+_WATCHED = 64
 
 
 def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
@@ -44,11 +48,41 @@ def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Prog
         fp_features=None if is_own else inputs["fp_features"],
         prompts=lambda: prompts_of(job.workload, job.seed, job.protocol.n),
     )
-    found = scored(stage.component, outputs.sources(), job.protocol, job.scoring.grounds)
+    found = scored(stage.component, _watched(outputs.sources(), progress), job.protocol, job.scoring.grounds)
     write_metrics({name: _judged(its.metric, job.protocol.judge) for name, its in found.items()}, folder)
     each = {name: its.each for name, its in found.items() if its.each is not None}
     if each:
         write_atomically(folder / EACH, save(each))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Images in small batches, each of which is reported once what reads them asks for the next."""
+
+    images: Images
+    progress: ProgressCallback
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        done = 0
+        for batch in self.images:
+            for few in batch.split(_WATCHED):
+                yield few
+                done += len(few)
+                self.progress(done, len(self.images), "images")
+
+
+def _watched(sources: Sources, progress: ProgressCallback) -> Sources:
+    """The sources, with a word on how many images a metric has read: one that runs a net on them takes a while."""
+    reports: dict[Need, ProgressCallback] = {"images": progress, "fp_images": silent}
+    watched: dict[Need, Callable[[], Images]] = {
+        need: partial(lambda read, report: Watched(read(), report), sources[need], report)
+        for need, report in reports.items()
+        if need in sources
+    }
+    return {**sources, **watched}
 
 
 def _judged(metric: Metric, judge: str) -> Metric:

@@ -48,6 +48,7 @@ class Lpips(nn.Module):
     def _few(self, images: Tensor) -> Tensor:
         """Of images (2 n, ...), the second half of which are the partners of the first: (n,) float64."""
         x = ((images.float() / 127.5 - 1) - self.get_buffer("shift")) / self.get_buffer("scale")
+        x = x.contiguous(memory_format=torch.channels_last)
         distances = torch.zeros(len(images) // 2, dtype=torch.float64, device=x.device)
         for number, layer in enumerate(self.layers):
             x = layer(x)
