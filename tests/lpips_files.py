@@ -19,7 +19,7 @@ CLASSIFIERS = {
 
 
 def write_trunk(net: str, path: Path, seed: int = 0) -> Path:
-    """A state dict with torchvision's names and shapes. The classifier, which LPIPS does not use, is one stored zero."""
+    """A state dict with torchvision's names and shapes; of the classifier, which is not used, a zero is stored."""
     generator = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
     for name, each in nets.NETS[net].layers().state_dict().items():
@@ -29,7 +29,8 @@ def write_trunk(net: str, path: Path, seed: int = 0) -> Path:
     for name, shape in CLASSIFIERS[net].items():
         state[f"classifier.{name}.weight"] = torch.zeros(1, 1).expand(shape)
         state[f"classifier.{name}.bias"] = torch.zeros(1).expand(shape[0])
-    torch.save(state, path)
+    # Published in 2017 and 2021, in the format from before torch 1.6.
+    torch.save(state, path, _use_new_zipfile_serialization=False)
     return path
 
 

@@ -49,8 +49,8 @@ class ScoringRequest:
     def __post_init__(self) -> None:
         if self.weights is not None and not self.weights.is_dir() and self.protocol is None:
             raise UserError(
-                f"--weights {self.weights} is no folder of weights, and a file is for the extractor of a protocol: give "
-                "--protocol NAME too."
+                f"--weights {self.weights} is no folder of weights, and a file is for the extractor of a protocol: "
+                "give --protocol NAME too."
             )
 
     @property

@@ -69,7 +69,7 @@ def test_a_run_with_fetched_weights(here: Path, trunk: Path, capsys: pytest.Capt
     (folder / trunk.name).unlink()
     (here / "run" / "comparisons.json").unlink()
     assert run_command_line(["compare", str(here / "run"), "cheap", "cheap[w=2,a=2]", "--json"]) == 0
-    (compared,) = [each for each in json.loads(capsys.readouterr().out)["comparisons"] if each["metric"] == "lpips_to_fp"]
+    compared = {each["metric"]: each for each in json.loads(capsys.readouterr().out)["comparisons"]}["lpips_to_fp"]
     assert compared["title"] == "LPIPS to FP"
     assert compared["a"]["value"] == found["value"]
 
@@ -82,11 +82,14 @@ def test_without_its_weights_it_says_how_to_get_them(here: Path, capsys: pytest.
         assert part in line
     assert run(here, metrics="fd,lpips_to_fp[net=vgg]") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'vgg16-397923af.pth (sha256 397923af8e79' in line
+    assert "vgg16-397923af.pth (sha256 397923af8e79" in line
     assert '`pqbench fetch "lpips_to_fp[net=vgg]"`' in line
     (here / "empty").mkdir()
     assert run(here, "--weights", str(here / "empty")) == 2
     assert f"`pqbench fetch lpips_to_fp --folder {here / 'empty'}`" in capsys.readouterr().err
+    extractor = ["--protocol", "fid-clean", "--weights", str(here / "empty")]
+    assert run(here, *extractor) == 2
+    assert f"`pqbench fetch fid-clean --folder {here / 'empty'}`" in capsys.readouterr().err
     assert not (here / "run").exists()
     assert run_command_line(["plan", "-w", "enlarged", "-m", "cheap", "-n", "16", "--metrics", "all"]) == 0
     assert f"lpips_to_fp (its weights {weights.file} are not in {here / 'own'}: `pqbench fetch" in (

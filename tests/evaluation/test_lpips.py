@@ -130,9 +130,7 @@ def batches(images: Tensor) -> Any:
     return Batches([images[:4], images[4:]])
 
 
-def test_the_metric_is_the_mean_and_keeps_what_each_image_has(
-    trunks: dict[str, Path], theirs: dict[str, Any]
-) -> None:
+def test_the_metric_is_the_mean_and_keeps_what_each_image_has(trunks: dict[str, Path], theirs: dict[str, Any]) -> None:
     first, second = pairs(32, 32)
     sources: Any = {"images": lambda: batches(first), "fp_images": lambda: batches(second)}
     score = LpipsToFp().compute(MetricInputs(ScoringRules(6), sources, weights=trunks["alex"]))

@@ -68,7 +68,7 @@ class Watched:
     def __iter__(self) -> Iterator[Tensor]:
         done = 0
         for batch in self.images:
-            for few in batch.split(_WATCHED):
+            for few in torch.split(batch, _WATCHED):
                 yield few
                 done += len(few)
                 self.progress(done, len(self.images), "images")

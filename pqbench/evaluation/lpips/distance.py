@@ -13,8 +13,8 @@ from pqbench.evaluation.lpips.nets import LpipsNet, load_heads, load_trunk
 RULE: Final = "uint8 to [-1, 1], less (-0.030, -0.088, -0.188), over (0.458, 0.448, 0.450), not resized, float32"
 """How images come to the net: LPIPS's own shift and scale."""
 FORMULA: Final = (
-    "features over their length across channels (eps 1e-10), squared differences weighted by the heads and summed, mean "
-    "over positions, sum over layers"
+    "features over their length across channels (eps 1e-10), squared differences weighted by the heads and summed, "
+    "mean over positions, sum over layers"
 )
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _EPSILON = 1e-10
@@ -41,7 +41,7 @@ class Lpips(nn.Module):
         device = self.get_buffer("shift").device
         pixels = _PIXELS.get(device.type, _PIXELS["cpu"])
         at_once = max(1, pixels // (2 * images.shape[2] * images.shape[3]))
-        parts = zip(images.split(at_once), partners.split(at_once), strict=True)
+        parts = zip(torch.split(images, at_once), torch.split(partners, at_once), strict=True)
         return torch.cat([self._few(torch.cat(pair).to(device)) for pair in parts])
 
     @torch.no_grad()

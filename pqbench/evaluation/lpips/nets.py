@@ -1,8 +1,8 @@
 """The nets of LPIPS: torchvision's AlexNet and VGG-16 up to the last layer that is looked at, and their linear heads.
 
-The layers are written here and not taken from torchvision, which builds classifiers of 59 and 124 million weights around
-them. They have torchvision's numbers, so that its files fit. The heads ship with pqbench (`heads/README.md`): the trunks
-are what is fetched.
+The layers are written here and not taken from torchvision, which builds classifiers of 59 and 124 million weights
+around them. They have torchvision's numbers, so that its files fit. The heads ship with pqbench (`heads/README.md`):
+the trunks are what is fetched.
 """
 
 from __future__ import annotations
@@ -134,8 +134,11 @@ def load_trunk(net: LpipsNet, weights: Path) -> nn.Sequential:
         layers.load_state_dict(features, assign=True)
     except RuntimeError:
         raise UserError(f"{weights} does not hold the weights of {net.trunk} as torchvision publishes them.") from None
-    layers.requires_grad_(False).eval()
-    return layers.to(torch.float32, memory_format=torch.channels_last)
+    layers.float().eval().requires_grad_(False)
+    for convolution in layers:
+        if isinstance(convolution, nn.Conv2d):
+            convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+    return layers
 
 
 def load_heads(net: LpipsNet) -> list[Tensor]:
