@@ -29,7 +29,7 @@ def write_trunk(net: str, path: Path, seed: int = 0) -> Path:
     for name, shape in CLASSIFIERS[net].items():
         state[f"classifier.{name}.weight"] = torch.zeros(1, 1).expand(shape)
         state[f"classifier.{name}.bias"] = torch.zeros(1).expand(shape[0])
-    # Published in 2017 and 2021, in the format from before torch 1.6.
+    # The format from before torch 1.6, as in torchvision's file of VGG-16 from 2017.
     torch.save(state, path, _use_new_zipfile_serialization=False)
     return path
 
