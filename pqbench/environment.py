@@ -15,6 +15,7 @@ PACKAGES: Final = (
     "torchvision",
     "diffusers",
     "timm",
+    "open_clip_torch",
     "torch-fidelity",
     "clean-fid",
     "openvino",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from clip_files import ClipFiles, put_in_place
 from hypothesis import settings
 from inception_files import InceptionFiles
 
@@ -22,3 +25,20 @@ def inception_files(tmp_path_factory: pytest.TempPathFactory) -> InceptionFiles:
     write_state_dict(net, files.state)
     write_torchscript(net, files.script)
     return files
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TorchScript of the small CLIP, made once."""
+    from pqbench.testing.clip import TINY_NAME, declare_tiny, random_clip, write_torchscript
+
+    folder = tmp_path_factory.mktemp("clip")
+    declare_tiny(folder)
+    write_torchscript(random_clip(TINY_NAME), folder / "tiny.pt")
+    return folder / "tiny.pt"
+
+
+@pytest.fixture
+def clip_files(tiny_clip_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipFiles:
+    """The small CLIP in the place of the net ViT-B-32, in a folder of weights of its own."""
+    return put_in_place(tiny_clip_weights, tmp_path / "weights", monkeypatch)

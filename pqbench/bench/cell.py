@@ -57,6 +57,7 @@ class Cell:
     images     leaves the samples
     features   leaves the outputs of the extractor
     score      leaves the image metrics
+    apart      leave one image metric each: those that run a net of their own, which no other metric makes run again
     timing     leaves latency and memory, unless the user asked for none
     parity     leaves how the judged images stand to the simulation's, where an engine's are judged
     """
@@ -68,11 +69,12 @@ class Cell:
     score: Stage
     timing: Stage | None
     parity: Stage | None = None
+    apart: tuple[Stage, ...] = ()
 
     @property
     def finals(self) -> tuple[Stage, ...]:
         """The stages that leave metrics."""
-        return tuple(stage for stage in (self.score, self.timing, self.parity) if stage is not None)
+        return tuple(s for s in (self.score, *self.apart, self.timing, self.parity) if s is not None)
 
     @property
     def key(self) -> str:

@@ -8,9 +8,12 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from torch import Tensor
+
 from pqbench.bench.cache import StageCache
 from pqbench.bench.records import Record
 from pqbench.bench.stages.images import STATISTICS
+from pqbench.bench.stages.measure import read_each
 from pqbench.bench.stages.outputs import Outputs
 from pqbench.bench.store import RunFolder
 from pqbench.comparison.pairing import Pairing, pair
@@ -18,6 +21,7 @@ from pqbench.comparison.result import ComparedRow, Comparison, ComparisonIndex, 
 from pqbench.comparison.verdict import FEWEST_SEEDS, between_seeds, over_images
 from pqbench.contracts import Contribution, ImageMetric, Reference, Workload
 from pqbench.errors import UserError
+from pqbench.evaluation.influence import mean_contribution
 from pqbench.evaluation.protocol import rules_of
 from pqbench.evaluation.reference import read_statistics
 from pqbench.evaluation.scoring import Sources, computable, inputs_of
@@ -76,11 +80,16 @@ class Comparer:
 
     def _computed(self, record: Record, name: str, facts: Facts) -> Contribution | None:
         measured = record.metrics[name]
+        each = self._each(record, name)
+        if each is not None:
+            return mean_contribution(measured.value, each)
         metric = self._metric(name, measured.detail.get("protocol", {}))
         if metric is None:
             return None
         sources = self._sources(record, facts)
         if not computable(metric, sources):
+            for key in (run.key for run in record.stages if run.stage == "score"):
+                self._require(record, key)  # where each image's value would be
             return None
         try:
             return metric.contribution(measured.value, inputs_of(metric, rules_of(dict(facts)), sources))
@@ -88,6 +97,15 @@ class Comparer:
             raise UserError(
                 f"The metric {name} cannot be compared: it raised {type(error).__name__}: {error}."
             ) from error
+
+    def _each(self, record: Record, name: str) -> Tensor | None:
+        """The metric's value of each image, where it was kept."""
+        for run in record.stages:
+            if run.stage == "score" and self.cache.has(run.key) and not self.cache.damage(run.key):
+                found = read_each(self.cache.folder(run.key), name)
+                if found is not None:
+                    return found
+        return None
 
     def _metric(self, name: str, own: Facts) -> ImageMetric | None:
         """The component that measured it, with the parameters that it had; None where it is not installed."""

@@ -17,11 +17,13 @@ from pqbench.bench.cell import Cell, Job
 from pqbench.bench.judge import PARITY_IMAGES
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
-from pqbench.contracts import CalibrationSampler
+from pqbench.contracts import CalibrationSampler, ImageMetric
 from pqbench.environment import package_versions
 from pqbench.errors import UserError
 from pqbench.methods.composition import Part
 from pqbench.registry.provenance import source_hash
+
+Metrics = tuple[Part[ImageMetric], ...]
 
 _COMPUTING = ("calibration", "contracts", "correction", "diffusion", "distillation", "methods", "quantization")
 """Packages of pqbench whose code decides what components compute; reports and engines are not among them."""
@@ -34,24 +36,38 @@ def cell_of(job: Job, reference: Cell | None, timing: bool) -> Cell:
     features = Stage(
         "features", {**extractor_facts(job.scoring), "workload": dict(job.workload_facts)}, job, {"images": images}
     )
-    score = Stage(
-        "score",
-        {
-            "protocol": job.protocol.facts,
-            "metrics": [metric.canonical() for metric in job.scoring.metrics],
-            "code": _source("evaluation"),
-        },
-        job,
-        {
-            "features": features,
-            "images": images,
-            **_present(statistics=_statistics(job)),
-            "fp_images": reference.images if reference else images,
-            "fp_features": reference.features if reference else features,
-        },
-    )
+    outputs = {
+        "features": features,
+        "images": images,
+        **_present(statistics=_statistics(job)),
+        "fp_images": reference.images if reference else images,
+        "fp_features": reference.features if reference else features,
+    }
+    together, *apart = _scored_together(job.scoring)
+    score = _score(job, together, outputs)
     parity = None if job.judge is None else _parity(job, model, images)
-    return Cell(job, model, images, features, score, _timing(job, model) if timing else None, parity)
+    timing_stage = _timing(job, model) if timing else None
+    return Cell(
+        job, model, images, features, score, timing_stage, parity, tuple(_score(job, each, outputs) for each in apart)
+    )
+
+
+def _scored_together(scoring: Scoring) -> list[Metrics]:
+    """The metrics without weights, which are cheap, in one stage; each of the others in its own."""
+    heavy = [part for part in scoring.metrics if part.component.name in scoring.grounds.weights]
+    return [tuple(part for part in scoring.metrics if part not in heavy), *((part,) for part in heavy)]
+
+
+def _score(job: Job, metrics: Metrics, outputs: dict[str, Stage]) -> Stage:
+    grounds = {part.component.name: job.scoring.grounds.facts(part.component) for part in metrics}
+    grounds = {name: facts for name, facts in grounds.items() if facts}
+    facts = {
+        "protocol": job.protocol.facts,
+        "metrics": [metric.canonical() for metric in metrics],
+        "code": _source("evaluation"),
+        **({"grounds": grounds} if grounds else {}),
+    }
+    return Stage("score", facts, job, outputs, metrics)
 
 
 def _statistics(job: Job) -> Stage | None:

@@ -82,6 +82,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         workload.name,
         workload=workload,
         device=request.device,
+        seeds=request.seeds,
     )
     scoring = resolver.scoring(request.budget, always=ACCEPTED_BY)
     protocol = Protocol.of(

@@ -32,7 +32,8 @@ from pqbench.evaluation.scoring import score
 from pqbench.registry import Registry
 
 _PAIRS = "it needs the full-precision model's images of the same noise, which only a run has"
-_MISSING: dict[Need, str] = {"fp_images": _PAIRS, "fp_features": _PAIRS}
+_PROMPTS = "it needs the prompt of each image, which only a run of a text model has"
+_MISSING: dict[Need, str] = {"fp_images": _PAIRS, "fp_features": _PAIRS, "prompts": _PROMPTS}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def score_images(
     notes = scoring.notes
     if scoring.source is not None and scoring.reference_sha256 == images.sha256:
         notes = (*notes, f"{images.path} and {scoring.source.path} hold the same images: a set scored against itself.")
-    return ImageScores(images, protocol, score(scoring.metrics, sources, protocol), notes)
+    return ImageScores(images, protocol, score(scoring.metrics, sources, protocol, scoring.grounds), notes)
 
 
 def _computed(scoring: Scoring, key: str, cache: StageCache, progress: RunProgress) -> Reference:

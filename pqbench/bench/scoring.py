@@ -16,11 +16,15 @@ from pqbench.errors import UserError
 from pqbench.evaluation.choice import DEFAULT, choose_metrics
 from pqbench.evaluation.features import extract_outputs, require_images
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
+from pqbench.evaluation.needed_weights import find_weights
+from pqbench.evaluation.prompts import prompts_sha256
 from pqbench.evaluation.protocol import OWN_DISTRIBUTION, FeatureType, scoring_facts
 from pqbench.evaluation.reference import kept_count, load_statistics
+from pqbench.evaluation.scoring import Grounds
 from pqbench.methods.composition import Part
 from pqbench.registry import Registry
 from pqbench.registry.provenance import Provenance
+from pqbench.weights.store import WeightStore
 
 Shape = tuple[int, int, int]
 
@@ -32,7 +36,7 @@ class ScoringRequest:
     metrics     in the grammar of methods, or `all`
     protocol    an extractor's name; None: the workload's own
     reference   a folder of real images, or a file of images or statistics; None: the workload's statistics
-    weights     a file for the extractor
+    weights     a file for the extractor, or a folder of weights; None: the user's own folder of them
     features    what features are kept in
     """
 
@@ -43,8 +47,21 @@ class ScoringRequest:
     features: FeatureType = "float32"
 
     def __post_init__(self) -> None:
-        if self.weights is not None and self.protocol is None:
-            raise UserError(f"--weights {self.weights} is for the extractor of a protocol: give --protocol NAME too.")
+        if self.weights is not None and not self.weights.is_dir() and self.protocol is None:
+            raise UserError(
+                f"--weights {self.weights} is no folder of weights, and a file is for the extractor of a protocol: "
+                "give --protocol NAME too."
+            )
+
+    @property
+    def store(self) -> WeightStore:
+        """Where weights are that no path is given for."""
+        return WeightStore(self.weights if self.weights is not None and self.weights.is_dir() else None)
+
+    @property
+    def extractor_file(self) -> Path | None:
+        """The file that the extractor is to use instead of one in the store."""
+        return None if self.weights is None or self.weights.is_dir() else self.weights
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,7 @@ class Scoring:
     source           real images whose statistics are still to be computed; None: `known` are there
     known            the reference's statistics
     is_own           whether extractor and reference are the workload's own, for which its acceptance windows are
+    grounds          what metrics stand on beside the images
     """
 
     extractor: Extractor
@@ -66,6 +84,7 @@ class Scoring:
     facts: dict[str, Any]
     is_own: bool
     notes: tuple[str, ...] = ()
+    grounds: Grounds = field(default_factory=Grounds)
 
     @property
     def reference_sha256(self) -> str:
@@ -82,6 +101,7 @@ class ScoringResolver:
     whose      what they are, for messages: `fashion`
     missing    needs that nothing here can meet, with the reason
     workload   whose own extractor and statistics are used where the request names none
+    seeds      of the run whose images these are
     """
 
     request: ScoringRequest
@@ -92,6 +112,7 @@ class ScoringResolver:
     workload: Workload | None = None
     missing: dict[Need, str] = field(default_factory=dict)
     device: str = "cpu"
+    seeds: tuple[int, ...] = ()
 
     def scoring(self, budget: Budget, always: str = "") -> Scoring:
         """Everything behind the protocol; no image is read but to know its shape."""
@@ -99,8 +120,10 @@ class ScoringResolver:
         source, known = self._reference
         kept = len(known.features) if known else kept_count(len(source or ()))
         setting = Setting(self.n, self.image, self._width, kept)
-        reasons = self.missing | self._reasons(kept, known)
-        metrics, notes = choose_metrics(self.request.metrics, self.registry, budget, setting, reasons, always)
+        reasons = self._reasons(kept, known) | self.missing
+        metrics, notes = choose_metrics(
+            self.request.metrics, self.registry, budget, setting, reasons, always, self.request.store
+        )
         facts = scoring_facts(
             extractor,
             self.n,
@@ -123,7 +146,14 @@ class ScoringResolver:
             facts,
             is_own=self.request.protocol is None and self.request.reference is None,
             notes=notes,
+            grounds=self._grounds(metrics),
         )
+
+    def _grounds(self, metrics: tuple[Part[ImageMetric], ...]) -> Grounds:
+        prompted = any("prompts" in part.component.needs for part in metrics)
+        assert not prompted or self.workload is not None, "without a workload no metric of prompts is chosen"
+        prompts = prompts_sha256(self.workload, self.seeds, self.n) if prompted and self.workload else ""
+        return Grounds(find_weights(metrics, self.request.store), prompts, self.device)
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -140,7 +170,11 @@ class ScoringResolver:
         from pqbench.evaluation.extractors import open_extractor
 
         opened: Extractor = open_extractor(
-            self.request.protocol, self.registry, weights=self.request.weights, device=self.device
+            self.request.protocol,
+            self.registry,
+            weights=self.request.extractor_file,
+            device=self.device,
+            store=self.request.store,
         )
         return opened
 
@@ -228,6 +262,8 @@ class ScoringResolver:
             reasons["reference_features"] = (
                 "the reference holds statistics alone, and it needs images or their features"
             )
+        if not self.seeds or self.workload is None or not self.workload.prompts(self.seeds[0], range(1)):
+            reasons["prompts"] = f"it is for text models, and {self.whose} has no prompts"
         if "spatial" not in outputs or (known is not None and known.spatial is None):
             reasons["reference_spatial"] = "the reference has no statistics of spatial features"
         return reasons

@@ -38,7 +38,7 @@ class Stage:
     facts       everything that decides the output besides the inputs: component, parameters, seed, ...
     job         what the stage's function needs and the key does not: live objects built from the same facts
     inputs      stages whose outputs this one reads, by role
-    component   the component that does the work, in the stages of components
+    component   the component that does the work, in the stages of components; the metrics of a score stage
     """
 
     name: StageName

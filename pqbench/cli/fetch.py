@@ -1,4 +1,4 @@
-"""`pqbench fetch`: the weights of extractors, fetched once and verified."""
+"""`pqbench fetch`: the weights of extractors and metrics, fetched once and verified."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pqbench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pqbench.contracts import Weights
     from pqbench.registry import Registry
     from pqbench.weights.download import Report
     from pqbench.weights.store import WeightStore
@@ -27,13 +28,13 @@ _LINES = 10
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Extractors, for instance fid-clean or timm:resnet50."),
+        typer.Argument(metavar="[NAME]...", help="Extractors and metrics: fid-clean, timm:resnet50, lpips_to_fp."),
     ] = None,
     folder: Annotated[Path | None, typer.Option("--folder", help="Where weights are kept.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Touch no network: only verify what is there.")] = False,
     plugins: Plugins = None,
 ) -> None:
-    """Get the weights of extractors; without a name, list which there are and where.
+    """Get the weights of extractors and metrics; without a name, list which there are and where.
 
     A file is in place only when its sha256 is right. A download that was interrupted goes on where it stopped. The
     folder is --folder, else the environment variable PQBENCH_WEIGHTS, else pqbench-weights in the user's cache folder.
@@ -52,10 +53,10 @@ def fetch(
 
 
 def _fetch_one(name: str, registry: Registry, store: WeightStore, offline: bool, console: Console) -> None:
-    from pqbench.evaluation.extractors import named_extractor
+    from pqbench.evaluation.needed_weights import needed_weights
     from pqbench.weights.download import fetch as download
 
-    weights = named_extractor(name, registry).weights()
+    weights = needed_weights(name, registry)
     if weights is None:
         typer.echo(f"{name} needs no weights.")
         return
@@ -66,26 +67,34 @@ def _fetch_one(name: str, registry: Registry, store: WeightStore, offline: bool,
 
 
 def _listing(registry: Registry, store: WeightStore) -> str:
-    """A table of the extractors and their files, and the folder that they are in."""
+    """A table of the extractors and metrics and their files, and the folder that they are in."""
     from tabulate import tabulate
 
-    rows = [row for found in registry.components() if found.kind == "extractor" for row in _row(found.component, store)]
-    headers = ("extractor", "file", "MB", "sha256", "state", "licence")
+    kinds = ("extractor", "metric")
+    rows = [row for found in registry.components() if found.kind in kinds for row in _rows(found.component, store)]
+    headers = ("name", "file", "MB", "sha256", "state", "licence")
     table = tabulate(rows, headers=headers, disable_numparse=True)
     return f"{table}\n\nFolder: {store.folder}"
 
 
-def _row(component: type[Any], store: WeightStore) -> list[tuple[str, ...]]:
+def _rows(component: type[Any], store: WeightStore) -> list[tuple[str, ...]]:
+    """A row for each of the component's files; most metrics need none, and have no row."""
+    from pqbench.evaluation.needed_weights import offered_weights
+
     try:
-        weights = component().weights()
+        offered = offered_weights(component)
     except UserError:
         # timm itself: which file depends on the model
         return [(f"{component.name}:NAME", "that of the model", "", "", "", "")]
-    if weights is None:
+    if not offered and component.kind == "extractor":
         return [(component.name, "none", "", "", "", "")]
+    return [_row(name, weights, store) for name, weights in offered.items()]
+
+
+def _row(name: str, weights: Weights, store: WeightStore) -> tuple[str, ...]:
     size = f"{weights.bytes / MEGABYTE:.1f}" if weights.bytes else ""
     digest = f"{weights.sha256[:12]}…" if weights.sha256 else "not pinned"
-    return [(component.name, weights.file, size, digest, store.state(weights), weights.licence)]
+    return name, weights.file, size, digest, store.state(weights), weights.licence
 
 
 @contextmanager

@@ -35,7 +35,9 @@ class Commands(LazyGroup):
         "diagnose": CommandRef(
             "pqbench.cli.diagnose:diagnose", "Measure error by layer and time step of a run's cells."
         ),
-        "fetch": CommandRef("pqbench.cli.fetch:fetch", "Get the weights that extractors need, or list them."),
+        "fetch": CommandRef(
+            "pqbench.cli.fetch:fetch", "Get the weights that extractors and metrics need, or list them."
+        ),
         "export": CommandRef("pqbench.cli.export:export", "Write a model into a folder that runs without pqbench."),
         "ladder": CommandRef("pqbench.cli.ladder:ladder", "Check what must hold of a method's quantizer."),
         "methods": CommandRef("pqbench.cli.methods:app", "See the methods, their components and their ablations."),

@@ -47,7 +47,10 @@ ReferencePath = Annotated[
     Path | None,
     typer.Option("--reference", help="Real images: a folder, .npz or .safetensors of images or of statistics."),
 ]
-WeightsPath = Annotated[Path | None, typer.Option("--weights", help="File of the extractor's weights.")]
+WeightsPath = Annotated[
+    Path | None,
+    typer.Option("--weights", help="File of the extractor's weights, or the folder that weights were fetched into."),
+]
 HalfFeatures = Annotated[bool, typer.Option("--half-features", help="Keep features in float16: half the bytes.")]
 Judge = Annotated[
     str, typer.Option("--judge", help="Whose images are judged: simulation, engine, or auto (from 5000 images on).")

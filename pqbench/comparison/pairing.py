@@ -34,9 +34,12 @@ def _is_one_rule(records: Sequence[Record], name: str) -> bool:
 
 
 def _rule(record: Record, name: str) -> dict[str, Any]:
-    """What a metric's own protocol fixes beside that of the images, which rows are compared under anyway."""
+    """What a metric's own protocol fixes beside that of the images, which rows are compared under anyway.
+
+    Prompts come with seeds, as noise does: those of other seeds do not make another rule.
+    """
     own: dict[str, Any] = record.metrics[name].detail.get("protocol", {})
-    return {fact: value for fact, value in own.items() if fact != "images"}
+    return {fact: value for fact, value in own.items() if fact not in ("images", "prompts_sha256")}
 
 
 def pair(a: Sequence[Record], b: Sequence[Record]) -> Pairing:

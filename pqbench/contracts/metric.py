@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from torch import Tensor
 
 from pqbench.contracts.component import Component, Kind
+from pqbench.contracts.extractor import Weights
 from pqbench.contracts.workload import Reference
 
 Need = Literal[
@@ -22,6 +24,7 @@ Need = Literal[
     "images",
     "fp_images",
     "fp_features",
+    "prompts",
 ]
 NEEDS: tuple[Need, ...] = get_args(Need)
 """What a metric may be computed from; `MetricInputs` says what each is."""
@@ -84,10 +87,15 @@ class MetricInputs:
     images               of the cell
     fp_images            of the full-precision model, image i from the same noise as image i of the cell
     fp_features          (N, D) of those
+    prompts              (N,) texts, that of image i at place i
+    weights              the file that the metric's `weights` describes, its hash verified; None for a metric without
+    device               where nets of the metric run: cpu or cuda
     """
 
     rules: ScoringRules
     sources: Mapping[Need, Callable[[], Any]] = field(repr=False)
+    weights: Path | None = None
+    device: str = "cpu"
 
     @property
     def features(self) -> Tensor:
@@ -124,6 +132,11 @@ class MetricInputs:
         """(N, D) of the full-precision model's images."""
         return self._get("fp_features")  # type: ignore[no-any-return]
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The text that each image was made from."""
+        return self._get("prompts")  # type: ignore[no-any-return]
+
     def _get(self, need: Need) -> Any:
         if need not in self.sources:
             raise LookupError(f"{need} is not among the metric's needs: add it to them.")
@@ -137,6 +150,8 @@ class Score:
     low, high   95 % interval, where there is one
     detail      more numbers for the record, as JSON holds them
     notes       what every reader of the value must know, one sentence each: footnotes of the table
+    each        (N,) float64, the value of each image where `value` is their mean: they are kept, and rows are tested
+                by them without computing them again
     """
 
     value: float
@@ -144,6 +159,7 @@ class Score:
     high: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    each: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -186,6 +202,17 @@ class ImageMetric(Component):
         """Why it cannot be computed in this setting, a clause (`it needs at least 10 images`); empty where it can."""
         return ""
 
+    def weights(self) -> Weights | None:
+        """The file of weights that it needs beside its inputs, None when it needs none.
+
+        Its sha256 joins the protocol; `pqbench fetch NAME` gets it. Raises `UserError` as an extractor's does.
+        """
+        return None
+
+    def fixes(self) -> Mapping[str, str]:
+        """What else decides its value, in words, for its protocol: a formula, how images come to its net."""
+        return {}
+
     @abstractmethod
     def compute(self, given: MetricInputs) -> Score:
         """The value with its interval. Draws nothing at random but from seeds in `given.rules` or constants.
@@ -194,5 +221,8 @@ class ImageMetric(Component):
         """
 
     def contribution(self, value: float, given: MetricInputs) -> Contribution | None:
-        """What each image contributes to `value`, the basis of `pqbench compare`; None: rows are not tested by it."""
+        """What each image contributes to `value`, the basis of `pqbench compare`; None: rows are not tested by it.
+
+        Not asked where `Score.each` was kept.
+        """
         return None

@@ -127,6 +127,15 @@ class Workload(Component):
         """
         return ()
 
+    def prompts(self, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[str, ...]:
+        """The text that each of `indices` is made from, as a user would write it: what `clip_score` judges images by.
+
+        One prompt for each index, the one whose embedding `condition` gives for the same (seed, i, purpose); "" where
+        an image is made without one. Like conditions, a prompt depends on these three alone. Empty, the default, for
+        a model that takes no text.
+        """
+        return ()
+
     def timesteps(self, steps: int) -> Tensor:
         """The time steps of a DDIM run in `steps` steps, descending, (steps,) int64."""
         return trailing_timesteps(self.schedule().train_steps, steps)

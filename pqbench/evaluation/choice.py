@@ -8,9 +8,11 @@ from typing import Any
 from pqbench.contracts import Budget, ImageMetric, Setting
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
+from pqbench.evaluation.needed_weights import absent_weights
 from pqbench.methods.composition import Part, part_of
 from pqbench.methods.grammar import MethodSpec, parse_metrics
 from pqbench.registry import Registry
+from pqbench.weights.store import WeightStore
 
 ALL = "all"
 DEFAULT = "fd,kid,psnr_to_fp"
@@ -19,17 +21,24 @@ Chosen = tuple[Part[ImageMetric], ...]
 
 
 def choose_metrics(
-    text: str, registry: Registry, budget: Budget, setting: Setting, missing: Mapping[Need, str], always: str = ""
+    text: str,
+    registry: Registry,
+    budget: Budget,
+    setting: Setting,
+    missing: Mapping[Need, str],
+    always: str = "",
+    store: WeightStore | None = None,
 ) -> tuple[Chosen, tuple[str, ...]]:
     """The metrics of `text`, in its order, and a note for each that `all` leaves out.
 
     missing   what is not there, with the reason as a clause
     always    a metric that is computed in front of the others even where it is not named
+    store     where the weights of metrics are (default: the user's own folder)
 
     Raises `UserError` for names and parameters that cannot be, and for a named metric that cannot be computed.
     """
     if text.strip() == ALL:
-        return _all(registry, budget, setting, missing)
+        return _all(registry, budget, setting, missing, store or WeightStore())
     specs = parse_metrics(text)
     names = [spec.name.rpartition(":")[2] for spec in specs]
     for name in names:
@@ -47,7 +56,7 @@ def choose_metrics(
 
 
 def _all(
-    registry: Registry, budget: Budget, setting: Setting, missing: Mapping[Need, str]
+    registry: Registry, budget: Budget, setting: Setting, missing: Mapping[Need, str], store: WeightStore
 ) -> tuple[Chosen, tuple[str, ...]]:
     parts, notes = [], []
     for name, origins in registry.names("metric").items():
@@ -55,7 +64,7 @@ def _all(
             notes.append(f"Left out of --metrics all: {name} (it is claimed by {' and '.join(origins)})")
             continue
         part = _part(registry, MethodSpec(name), budget)
-        if reason := _unsuited(part.component, setting, missing):
+        if reason := _unsuited(part.component, setting, missing) or absent_weights(part, store):
             notes.append(f"Left out of --metrics all: {name} ({reason})")
         else:
             parts.append(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -182,15 +183,22 @@ def rules_of(facts: dict[str, Any]) -> ScoringRules:
     )
 
 
-def metric_protocol(metric: Part[ImageMetric], base: ScoreProtocol) -> tuple[str, dict[str, Any] | None]:
+def metric_protocol(
+    metric: Part[ImageMetric], base: ScoreProtocol, grounds: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, Any] | None]:
     """The id of a metric's own protocol and its facts.
 
+    grounds   hashes of what it was computed from beside the images: its weights, the prompts
+
     A metric of pqbench without parameters is decided by the protocol of the images alone, whose id it has (None for
-    facts). Others add their parameters, and a plugin's where its code comes from.
+    facts). Others add their parameters, what they say that they fix, their grounds, and a plugin's where its code comes
+    from.
     """
-    if metric.provenance.distribution == OWN_DISTRIBUTION and not metric.parameters:
+    said = {**metric.component.fixes(), **(grounds or {})}
+    if metric.provenance.distribution == OWN_DISTRIBUTION and not metric.parameters and not said:
         return base.id, None
     facts: dict[str, Any] = {"images": base.id, "metric": metric.component.name, "parameters": dict(metric.parameters)}
+    facts |= said
     if metric.provenance.distribution != OWN_DISTRIBUTION:
         facts |= {
             "distribution": metric.provenance.distribution,

@@ -26,11 +26,13 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "kid": "pqbench.evaluation.metrics.kernel:KernelInceptionDistance",
             "psnr_to_fp": "pqbench.evaluation.metrics.paired:PsnrToFp",
             "ssim_to_fp": "pqbench.evaluation.metrics.paired:SsimToFp",
+            "lpips_to_fp": "pqbench.evaluation.metrics.lpips:LpipsToFp",
             "fd_to_fp": "pqbench.evaluation.metrics.frechet:FrechetToFp",
             "sfid": "pqbench.evaluation.metrics.frechet:SpatialFrechetDistance",
             "is": "pqbench.evaluation.metrics.inception:InceptionScore",
             "precision": "pqbench.evaluation.metrics.manifold:Precision",
             "recall": "pqbench.evaluation.metrics.manifold:Recall",
+            "clip_score": "pqbench.evaluation.metrics.clip_score:ClipScore",
             "fd_infinity": "pqbench.evaluation.metrics.extrapolated:FrechetInfinity",
         },
         "engine": {

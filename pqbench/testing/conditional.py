@@ -14,6 +14,7 @@ from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.fingerprint import model_fingerprint, tensors_sha256
 
 CLASSES = 5
+COLOURS, THINGS = ("red", "green", "blue", "grey"), ("a boat", "a chair", "a horse", "a house", "two apples")
 TOKENS, WIDTH = 6, 8
 """Of an embedding: its length, and the width of a token."""
 
@@ -66,3 +67,14 @@ class TinyText(TinyConditional):
     def condition(self, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[Tensor, ...]:
         """Noise in the shape of what a text encoder makes of a prompt, (N, TOKENS, WIDTH) float32."""
         return (initial_noise(seed, indices, (TOKENS, WIDTH), f"{purpose}/text"),)
+
+    def prompts(self, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[str, ...]:
+        """A few words drawn for each image; nothing but the index ties them to the noise that stands for them."""
+        return tuple(_words(image_generator(seed, i, f"{purpose}/prompt")) for i in indices)
+
+
+def _words(generator: torch.Generator) -> str:
+    thing, colour = (
+        choices[int(torch.randint(len(choices), (), generator=generator))] for choices in (THINGS, COLOURS)
+    )
+    return f"A photo of {thing} in {colour}."

@@ -44,6 +44,11 @@ class WeightStore:
         """Where the file is, or would be."""
         return self.folder / weights.file
 
+    def command(self, asked: str) -> str:
+        """How `pqbench fetch` puts into this folder what `asked` names, as a shell takes it."""
+        folder = "" if self.folder == default_weights_folder() else f" --folder {self.folder}"
+        return f"`pqbench fetch {quoted(asked)}{folder}`"
+
     def part(self, weights: Weights) -> Path:
         """Where it grows while it is fetched."""
         return self.folder / (weights.file + PART)
@@ -91,7 +96,7 @@ class WeightStore:
         begun = " (its download was begun)" if self.state(weights) == "begun" else ""
         return (
             f"The weights {weights.file} ({pinned}) are not in {self.folder}{begun}: get them with "
-            f"`pqbench fetch {_quoted(asked)}`, or download {weights.url} elsewhere and put the file there."
+            f"{self.command(asked)}, or download {weights.url} elsewhere and put the file there."
         )
 
 
@@ -126,5 +131,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A name with its options, as a shell takes it."""
     return f'"{text}"' if "[" in text else text

@@ -238,6 +238,15 @@ class TinyWithWindow(TinyWorkload):
         return (AcceptanceWindow(n=16, steps=4, low=5.0, high=6.0),)
 
 
+class Enlarged(TinyWorkload):
+    """Images of 32x32 pixels, each of the tiny workload's four times as wide and high."""
+
+    name: ClassVar[str] = "enlarged"
+
+    def decode(self, x_0: torch.Tensor) -> torch.Tensor:
+        return super().decode(x_0).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
 class Damaged(TinyWorkload):
     """A workload whose own model turns out damaged."""
 
@@ -249,7 +258,7 @@ class Damaged(TinyWorkload):
 
 @hookimpl
 def pqbench_workloads() -> list[type[Workload]]:
-    return [TinyWithWindow, Damaged, TinyText]
+    return [TinyWithWindow, Enlarged, Damaged, TinyText]
 
 
 @hookimpl

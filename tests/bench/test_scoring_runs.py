@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from torch import Tensor
 
 from pqbench.bench.compared_rows import RowComparer, find_row, rows_of
 from pqbench.bench.comparisons import compare_run
+from pqbench.bench.progress import RunProgress
 from pqbench.bench.records import Record
 from pqbench.bench.scoring import ScoringRequest
 from pqbench.bench.stages.images import FEATURES, IMAGES, STATISTICS
+from pqbench.contracts.context import ProgressCallback
 from pqbench.errors import UserError
 from pqbench.evaluation.frechet import frechet_distance
 from pqbench.report.cells import flat_rows
@@ -280,3 +284,16 @@ def test_images_are_kept_as_if_they_were_written_whole(bench: Bench) -> None:
     whole = path.with_name("whole.safetensors")
     save_file(load_file(path), whole)
     assert whole.read_bytes() == path.read_bytes()
+
+
+def test_a_stage_that_reads_images_says_how_many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[tuple[str, int, int, str]] = []
+
+    @contextmanager
+    def stage(_: RunProgress, title: str, still: bool = False) -> Iterator[ProgressCallback]:
+        yield lambda done, total, message: reports.append((title, done, total, message))
+
+    monkeypatch.setattr(RunProgress, "stage", stage)
+    bench.run("cheap", images=130, scoring=ScoringRequest(metrics="fd,psnr_to_fp"))
+    said = [report[1:] for report in reports if report[0] == "cheap w4a4 seed 0: score"]
+    assert said == [(done, 130, "images") for done in (64, 128, 130)]

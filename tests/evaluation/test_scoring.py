@@ -160,11 +160,14 @@ def test_the_code_of_a_plugins_extractor_is_part_of_a_protocol_and_none_leaves_i
 
 
 def test_all_takes_what_can_be_computed_and_says_what_it_leaves_out() -> None:
-    chosen, notes = choose_metrics(ALL, REGISTRY, "quick", SETTING, {"logits": "there are no logits"})
+    chosen, notes = choose_metrics(
+        ALL, REGISTRY, "quick", SETTING, {"logits": "there are no logits", "prompts": "nor prompts"}
+    )
     names = [part.component.name for part in chosen]
     assert names == ["fd", "kid", "psnr_to_fp", "fd_to_fp", "sfid", "precision", "recall", "fd_infinity"]
-    assert len(notes) == 2
+    assert len(notes) == 4
     assert any("is (there are no logits)" in note for note in notes)
+    assert any("lpips_to_fp (with AlexNet it needs images of at least 31x31 pixels" in note for note in notes)
     assert any("ssim_to_fp (it needs images of at least 11x11 pixels" in note for note in notes)
 
 

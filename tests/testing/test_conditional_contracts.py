@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from pqbench.contracts import CalibrationSet, Context
 from pqbench.testing.conditional import TinyLabelled, TinyText
 from pqbench.testing.contracts import check_calibration_sampler, check_workload
 from pqbench.testing.contracts.expect import ContractError
+from pqbench.testing.tiny import TinyWorkload
 
 
 @pytest.mark.parametrize("workload", [TinyLabelled(), TinyText()], ids=lambda w: w.name)
@@ -60,6 +62,42 @@ class Forgetful(Uniform):
     def sample(self, context: Context) -> CalibrationSet:
         drawn = super().sample(context)
         return CalibrationSet(drawn.x_t, drawn.t, drawn.workload, drawn.facts)
+
+
+def by_place(self: TinyText, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[str, ...]:
+    return tuple(f"picture {place}" for place in range(len(indices)))
+
+
+def anew(self: TinyText, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[str, ...]:
+    return tuple(f"picture {i}, {next(CALLS)}" for i in indices)
+
+
+def for_images_alone(self: TinyText, seed: int, indices: Sequence[int], purpose: str = "image") -> tuple[str, ...]:
+    return tuple(f"picture {i}" for i in indices) if purpose == "image" else ()
+
+
+CALLS = itertools.count()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"prompts": lambda self, seed, indices, purpose="image": ("one",)}, "prompts of 3 images are .*, not a tuple"),
+        ({"prompts": lambda self, seed, indices, purpose="image": [1] * len(indices)}, "not a tuple of 3 texts"),
+        ({"prompts": by_place}, "prompt of an image depends on more than"),
+        ({"prompts": anew}, "change from call to call"),
+        ({"prompts": for_images_alone}, "3 prompts for 3 images and 0 for calibration"),
+    ],
+)
+def test_what_is_wrong_with_prompts_is_said(parts: dict[str, object], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        check_workload(type("Wrong", (TinyText,), parts)())
+
+
+def test_prompts_of_a_model_that_is_not_told_them() -> None:
+    wrong = type("Wrong", (TinyWorkload,), {"prompts": TinyText.prompts})()
+    with pytest.raises(ContractError, match="has prompts and no condition"):
+        check_workload(wrong)
 
 
 def test_what_is_wrong_is_said() -> None:

@@ -7,16 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from clip_files import ClipFiles
 
 from pqbench.contracts import Contribution, ImageMetric, MetricInputs, Score
+from pqbench.evaluation.metrics.clip_score import ClipScore
 from pqbench.registry import Registry
 from pqbench.registry.builtin import BUILTINS
 from pqbench.testing.contracts import ContractError, check_metric
 
 
-@pytest.mark.parametrize("name", BUILTINS["metric"])
+@pytest.mark.parametrize("name", [name for name in BUILTINS["metric"] if name not in ("clip_score", "lpips_to_fp")])
 def test_own_metrics(name: str) -> None:
     check_metric(Registry(list).get("metric", name)())
+
+
+def test_a_metric_that_needs_weights(clip_files: ClipFiles) -> None:
+    check_metric(ClipScore(), n=12, weights=clip_files.weights)
+    with pytest.raises(ContractError, match="Give check_metric the weights that it needs"):
+        check_metric(ClipScore(), n=12)
 
 
 class Sound(ImageMetric):
@@ -65,6 +73,8 @@ def test_a_sound_metric_has_no_complaint() -> None:
         ({"contribution": lambda self, value, given: Contribution(value, torch.ones(64), 1 / 64)}, "mean zero"),
         ({"contribution": lambda self, value, given: Contribution(value, torch.zeros(3), 1 / 64)}, r"shape \(3,\)"),
         ({"contribution": lambda self, value, given: Contribution(0.5, torch.zeros(64), 1 / 64)}, "another value"),
+        ({"compute": lambda self, given: Score(2.0, each=torch.ones(64))}, r"torch.float32 for 64 images"),
+        ({"compute": lambda self, given: Score(2.0, each=torch.ones(64).double())}, "not the mean of the values"),
     ],
 )
 def test_a_breach_is_named(parts: dict[str, Any], message: str) -> None:

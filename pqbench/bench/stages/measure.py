@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from pqbench.bench.graph import timing_batches
 from pqbench.bench.records import Metric
@@ -14,18 +19,23 @@ from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
 from pqbench.bench.stages.images import make_images, stored_images
 from pqbench.bench.stages.outputs import Outputs
-from pqbench.contracts.context import ProgressCallback
+from pqbench.contracts.context import ProgressCallback, silent
+from pqbench.contracts.metric import Images, Need
 from pqbench.evaluation.image_parity import image_parity
-from pqbench.evaluation.scoring import score as score_metrics
+from pqbench.evaluation.prompts import prompts_of
+from pqbench.evaluation.scoring import Sources, scored
 from pqbench.files import write_atomically
 from pqbench.quantization.checkpoint import load_checkpoint
 
 METRICS = "metrics.json"
+EACH = "each.safetensors"
+"""The values of each image, by the names of the metrics that are their means."""
 _METRICS = TypeAdapter(dict[str, Metric])
+_WATCHED = 64
 
 
 def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
-    """Distances to the real images, and to the FP model's images of the same seeds for any other cell than FP's own."""
+    """Metrics of the images, also against the FP model's of the same seeds for any other cell than FP's own."""
     job = stage.job
     is_own = inputs["fp_images"] == inputs["images"]
     outputs = Outputs(
@@ -36,9 +46,43 @@ def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Prog
         statistics=inputs.get("statistics"),
         fp_images=None if is_own else inputs["fp_images"],
         fp_features=None if is_own else inputs["fp_features"],
+        prompts=lambda: prompts_of(job.workload, job.seed, job.protocol.n),
     )
-    metrics = score_metrics(job.scoring.metrics, outputs.sources(), job.protocol)
-    write_metrics({name: _judged(metric, job.protocol.judge) for name, metric in metrics.items()}, folder)
+    found = scored(stage.component, _watched(outputs.sources(), progress), job.protocol, job.scoring.grounds)
+    write_metrics({name: _judged(its.metric, job.protocol.judge) for name, its in found.items()}, folder)
+    each = {name: its.each for name, its in found.items() if its.each is not None}
+    if each:
+        write_atomically(folder / EACH, save(each))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Images in small batches, each of which is reported once what reads them asks for the next."""
+
+    images: Images
+    progress: ProgressCallback
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        done = 0
+        for batch in self.images:
+            for few in torch.split(batch, _WATCHED):
+                yield few
+                done += len(few)
+                self.progress(done, len(self.images), "images")
+
+
+def _watched(sources: Sources, progress: ProgressCallback) -> Sources:
+    """The sources, with a word on how many images a metric has read: one that runs a net on them takes a while."""
+    reports: dict[Need, ProgressCallback] = {"images": progress, "fp_images": silent}
+    watched: dict[Need, Callable[[], Images]] = {
+        need: partial(lambda read, report: Watched(read(), report), sources[need], report)
+        for need, report in reports.items()
+        if need in sources
+    }
+    return {**sources, **watched}
 
 
 def _judged(metric: Metric, judge: str) -> Metric:
@@ -86,6 +130,14 @@ def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Progr
 def write_metrics(metrics: Mapping[str, Metric], folder: Path) -> None:
     """Keep metrics as JSON."""
     write_atomically(folder / METRICS, _METRICS.dump_json(dict(metrics)))
+
+
+def read_each(folder: Path, metric: str) -> Tensor | None:
+    """The value of each image that a finished stage kept, (N,) float64; None where the metric keeps none there."""
+    if not (folder / EACH).exists():
+        return None
+    with safe_open(folder / EACH, "pt") as file:
+        return file.get_tensor(metric) if metric in file.keys() else None  # noqa: SIM118
 
 
 def read_metrics(folder: Path) -> dict[str, Metric]:

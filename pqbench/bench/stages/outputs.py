@@ -24,6 +24,7 @@ class Outputs:
 
     reference     statistics of the real images, unless `statistics` leaves them
     fp_images     of the full-precision model; None for its own cell
+    prompts       gives the prompt of each image, where the model takes text
     """
 
     features: Path
@@ -33,6 +34,7 @@ class Outputs:
     statistics: Path | None = None
     fp_images: Path | None = None
     fp_features: Path | None = None
+    prompts: Callable[[], tuple[str, ...]] | None = None
 
     def sources(self) -> Sources:
         """How to read each of them. Nothing is read yet, and nothing but the reference is kept."""
@@ -47,6 +49,8 @@ class Outputs:
             sources["fp_images"] = lambda: stored_images(fp_images)
         if self.fp_features is not None:
             sources["fp_features"] = _reader(self.fp_features / FEATURES, "features")
+        if self.prompts is not None:
+            sources["prompts"] = self.prompts
         return sources
 
     @cached_property

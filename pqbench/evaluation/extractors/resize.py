@@ -62,9 +62,13 @@ def _pillow_matrix(length: int, size: int) -> Tensor:
     return torch.from_numpy(np.array(unit.resize((length, size), Image.Resampling.BICUBIC)))
 
 
-def pillow_uint8(images: Tensor, size: int, filter_name: str) -> Tensor:
-    """As Pillow resizes RGB images, rounded to whole numbers twice: (N, 3, size, size) uint8, image by image."""
+def pillow_uint8(images: Tensor, size: int | tuple[int, int], filter_name: str) -> Tensor:
+    """As Pillow resizes RGB images, rounded to whole numbers twice: (N, 3, size, size) uint8, image by image.
+
+    size   of the square, or (rows, columns)
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
     resampling = Image.Resampling[filter_name.upper()]
     pictures = (Image.fromarray(image) for image in images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
-    resized = np.stack([np.asarray(picture.resize((size, size), resampling)) for picture in pictures])
+    resized = np.stack([np.asarray(picture.resize((columns, rows), resampling)) for picture in pictures])
     return torch.from_numpy(resized).permute(0, 3, 1, 2).to(images.device)

@@ -14,25 +14,25 @@ from pqbench.evaluation.paired import WINDOW, each_pair, psnr, ssim
 
 
 class PairedMetric(ImageMetric):
-    """The mean over the images of how one is to its partner; a subclass says how."""
+    """The mean over the images of what each is to its partner; a subclass says what."""
 
     direction: ClassVar[Literal["lower", "higher"]] = "higher"
     needs: ClassVar[tuple[Need, ...]] = ("images", "fp_images")
 
     @abstractmethod
-    def measure(self, images: Tensor, partners: Tensor) -> Tensor:
-        """Of each image and its partner, both (N, C, H, W) uint8: (N,) float64."""
+    def each(self, given: MetricInputs) -> Tensor:
+        """Of each image and its partner: (N,) float64."""
 
     def compute(self, given: MetricInputs) -> Score:
         """The mean with a bootstrap interval."""
-        values = each_pair(self.measure, given.images, given.fp_images)
+        values = self.each(given)
         value = float(values.mean())
         low, high = pivot_interval(value, mean_replicates(values, given.rules.resamples, given.rules.seed))
-        return Score(value, low, high)
+        return Score(value, low, high, each=values)
 
-    def contribution(self, value: float, given: MetricInputs) -> Contribution:
+    def contribution(self, value: float, given: MetricInputs) -> Contribution | None:
         """Each image's deviation from the mean."""
-        return mean_contribution(value, each_pair(self.measure, given.images, given.fp_images))
+        return mean_contribution(value, self.each(given))
 
 
 class PsnrToFp(PairedMetric):
@@ -43,9 +43,9 @@ class PsnrToFp(PairedMetric):
     title: ClassVar[str] = "PSNR to FP"
     unit: ClassVar[str] = "dB"
 
-    def measure(self, images: Tensor, partners: Tensor) -> Tensor:
+    def each(self, given: MetricInputs) -> Tensor:
         """In dB."""
-        return psnr(images, partners)
+        return each_pair(psnr, given.images, given.fp_images)
 
 
 class SsimToFp(PairedMetric):
@@ -67,6 +67,6 @@ class SsimToFp(PairedMetric):
             return ""
         return f"it needs images of at least {WINDOW}x{WINDOW} pixels, and these have {height}x{width}"
 
-    def measure(self, images: Tensor, partners: Tensor) -> Tensor:
+    def each(self, given: MetricInputs) -> Tensor:
         """At most 1."""
-        return ssim(images, partners)
+        return each_pair(ssim, given.images, given.fp_images)

@@ -14,7 +14,7 @@ def check_workload(workload: Workload) -> None:
     """Check a workload.
 
     Every denoiser is a fresh copy of the same one in evaluation mode, its checkpoint loads into the architecture, its
-    time steps, conditions, pictures, features and reference fit together, and nothing global changes.
+    time steps, conditions, prompts, pictures, features and reference fit together, and nothing global changes.
     """
     expect_sound_facts(type(workload))
     with no_leaked_globals():
@@ -28,6 +28,7 @@ def check_workload(workload: Workload) -> None:
     expect(workload.fingerprint() == workload.fingerprint(), "Its fingerprint changes from call to call.")
     _expect_timesteps(workload)
     _expect_conditions(workload)
+    _expect_prompts(workload)
     _expect_measurable(workload, answer(first, workload))
 
 
@@ -46,6 +47,28 @@ def _expect_conditions(workload: Workload) -> None:
         expect(sound, f"The conditions of 3 images are {several.dtype} of shape {tuple(several.shape)}.")
         same = torch.equal(several[[2, 0]], fewer)
         expect(same, "The condition of an image depends on more than the seed, the purpose and its index.")
+
+
+def _expect_prompts(workload: Workload) -> None:
+    """None at all, or a text for each image that depends on the seed, the purpose and its index alone."""
+    with no_leaked_globals():
+        three, two, again = (workload.prompts(0, indices) for indices in (range(3), [2, 0], range(3)))
+        calibration = workload.prompts(0, range(3), "calibration")
+    sound = isinstance(three, tuple) and all(isinstance(prompt, str) for prompt in three) and len(three) in (0, 3)
+    expect(sound, f"The prompts of 3 images are {three!r}, not a tuple of 3 texts, nor an empty one.")
+    expect(three == again, "The prompts of the same images change from call to call.")
+    expect(
+        two == (three[2:] + three[:1]),
+        "The prompt of an image depends on more than the seed, the purpose and its index.",
+    )
+    expect(
+        len(calibration) == len(three),
+        f"It has {len(three)} prompts for 3 images and {len(calibration)} for calibration.",
+    )
+    expect(
+        not three or bool(workload.condition(0, range(1))),
+        "It has prompts and no condition: its model is not told what the prompts say.",
+    )
 
 
 @torch.no_grad()
