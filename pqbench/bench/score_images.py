@@ -64,7 +64,15 @@ def score_images(
     if len(images) < 2:
         raise UserError(f"{images.path} has {len(images)} image: a distance needs at least 2.")
     resolver = ScoringResolver(
-        request, registry, images.shape, len(images), str(images.path), workload, dict(_MISSING), device
+        request,
+        registry,
+        images.shape,
+        len(images),
+        str(images.path),
+        workload,
+        dict(_MISSING),
+        device,
+        decoders=images.libraries,
     )
     scoring = resolver.scoring("standard")
     distance = scoring.facts["distance"] or (workload.distance if workload else "FD")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from bench_runs import Bench
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pqbench.bench.cell import Cell
 from pqbench.bench.compared_rows import RowComparer, find_row, rows_of
 from pqbench.bench.comparisons import compare_run
 from pqbench.bench.records import Record
@@ -223,6 +226,43 @@ def test_the_code_of_a_plugins_extractor_decides_the_protocol(bench: Bench, real
     protocol = bench.plan("cheap", scoring=three(real)).protocol
     assert protocol.extractor_code == bench.registry.find("extractor", "three").provenance.source_hash
     assert bench.plan("cheap").protocol.extractor_code == ""
+
+
+def test_another_release_of_a_library_is_another_protocol_and_other_features(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cell(**request: Any) -> Cell:
+        return bench.plan("cheap", **request).cells[-1]
+
+    plain, own = cell(scoring=three(real)), cell()
+    monkeypatch.setattr(bench.registry.get("extractor", "three"), "libraries", ("pillow", "timm"), raising=False)
+    known = cell(scoring=three(real))
+    assert known.job.protocol.libraries == f"pillow {version('pillow')} + timm {version('timm')}"
+    assert known.features.key != plain.features.key
+    monkeypatch.setattr("pqbench.evaluation.libraries.version", lambda name: {"pillow": "9", "timm": "1"}[name])
+    other = cell(scoring=three(real))
+    assert other.job.protocol.id != known.job.protocol.id
+    for stage in (lambda c: c.features, lambda c: c.score, lambda c: c.score.inputs["statistics"]):
+        assert len({stage(each).key for each in (plain, known, other)}) == 3
+    assert other.images.key == known.images.key == plain.images.key
+    # What uses none keeps its keys.
+    assert (cell().key, cell().features.key) == (own.key, own.features.key)
+    assert "libraries" not in own.job.protocol.facts
+
+
+def test_who_decoded_a_lossy_reference_is_part_of_the_protocol_and_not_of_the_features(
+    bench: Bench, tmp_path: Path
+) -> None:
+    cells = {}
+    for kind in ("png", "jpg"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for i, image in enumerate(real_images(4)):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.{kind}")
+        cells[kind] = bench.plan("cheap", scoring=three(folder, metrics="fd")).cells[-1]
+    assert cells["jpg"].job.protocol.libraries == f"pillow {version('pillow')}"
+    assert cells["png"].job.protocol.libraries == ""
+    assert cells["jpg"].features.key == cells["png"].features.key
 
 
 def test_statistics_of_a_workload_are_not_for_an_extractor_that_shares_the_weights(

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from pqbench.evaluation.extractors import named_extractor, open_extractor
 from pqbench.evaluation.extractors.inception import load_inception
 from pqbench.evaluation.extractors.timm_backbone import FdDinoV2, TimmBackbone, resized_positions
 from pqbench.evaluation.features import extract_features, extract_outputs
+from pqbench.evaluation.libraries import libraries_of, with_versions
 from pqbench.registry import Registry
 from pqbench.testing.contracts import check_extractor
 from pqbench.testing.inception import random_images
@@ -186,6 +188,25 @@ def test_the_shorthand_of_timm_is_its_parameter(registry: Registry) -> None:
     assert named_extractor("timm:resnet18", registry) == TimmBackbone(model="resnet18")
     assert named_extractor("timm:resnet18[grey=repeat]", registry) == TimmBackbone(grey="repeat", model="resnet18")
     assert named_extractor("timm[model=resnet18]", registry) == TimmBackbone(model="resnet18")
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("fid-clean", ("pillow",)),
+        ("fid-legacy", ("torch-fidelity",)),
+        ("fid-legacy-tensorflow", ()),
+        ("fid-torch-fidelity", ("torch-fidelity",)),
+        ("fd-dinov2", ("pillow", "timm")),
+        (f"timm:{MODEL}", ("pillow", "timm")),
+    ],
+)
+def test_extractors_name_the_libraries_that_decide_their_features(
+    registry: Registry, text: str, used: tuple[str, ...]
+) -> None:
+    declared = libraries_of(named_extractor(text, registry))
+    assert declared == used
+    assert with_versions(declared) == " + ".join(f"{name} {version(name)}" for name in used)
 
 
 @pytest.mark.parametrize("name", ["fid-torch-fidelity", "fid-clean", "fid-legacy", "fid-legacy-tensorflow"])
