@@ -235,6 +235,19 @@ def test_a_file_with_another_hash_is_refused_before_it_is_read(
         open_extractor(name, registry, weights=path)
     assert weights.sha256 in str(error.value)
     assert sha256(path) in str(error.value)
+    # The file is the user's own: what to give instead is said, and not that it should go.
+    assert str(path) in str(error.value)
+    assert "remove" not in str(error.value)
+    assert f"give the path of {weights.file}, or leave --weights out" in str(error.value)
+    assert f"`pqbench fetch {name}`" in str(error.value)
+
+
+def test_a_damaged_file_in_the_folder_of_weights_is_to_be_removed(registry: Registry, tmp_path: Path) -> None:
+    store, weights = WeightStore(tmp_path), named_extractor("fid-clean", registry).weights()
+    assert weights is not None
+    store.path(weights).write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"It has 9 bytes instead of .* remove it, and get the right one with `pqbench"):
+        open_extractor("fid-clean", registry, store=store)
 
 
 def test_a_path_that_is_not_there_is_said_so(registry: Registry, tmp_path: Path) -> None:
