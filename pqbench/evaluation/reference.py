@@ -17,6 +17,7 @@ from pqbench.contracts.workload import Extractor, Reference
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_outputs, require_finite
 from pqbench.evaluation.frechet import FeatureStatistics
+from pqbench.evaluation.gathering import Gathered
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile
 from pqbench.evaluation.protocol import FeatureType
 
@@ -44,19 +45,19 @@ def statistics_of(
     is_kept = torch.zeros(len(images), dtype=torch.bool)
     is_kept[order[:MOST_KEPT]] = True
     statistics: dict[str, FeatureStatistics] = {}
-    kept, done = [], 0
+    kept, done = Gathered(kept_count(len(images))), 0
     for batch in images:
         outputs = extract_outputs(extractor, batch)
         for name in {"features", "spatial"} & outputs.keys():
             values = outputs[name].flatten(1)
             statistics.setdefault(name, FeatureStatistics(values.shape[1])).add(values)
-        kept.append(outputs["features"][is_kept[done : done + len(batch)]].to(DTYPES[features]))
+        kept.add(outputs["features"][is_kept[done : done + len(batch)]].to(DTYPES[features]))
         done += len(batch)
         progress(done, len(images), "reference images")
     if done < 2:
         raise UserError(f"{images.path} has {done} image: statistics need at least 2.")
     own = statistics["features"]
-    found = {"mean": own.mean, "covariance": own.covariance, "features": torch.cat(kept), "n": torch.tensor(done)}
+    found = {"mean": own.mean, "covariance": own.covariance, "features": kept.whole(), "n": torch.tensor(done)}
     if "spatial" in statistics:
         spatial = statistics["spatial"]
         found |= {"spatial_mean": spatial.mean, "spatial_covariance": spatial.covariance}

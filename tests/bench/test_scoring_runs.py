@@ -17,13 +17,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pqbench.bench.cell import Cell
 from pqbench.bench.compared_rows import RowComparer, find_row, rows_of
 from pqbench.bench.comparisons import compare_run
 from pqbench.bench.records import Record
 from pqbench.bench.scoring import ScoringRequest
-from pqbench.bench.stages.images import FEATURES, IMAGES, STATISTICS
+from pqbench.bench.stages.images import FEATURES, IMAGES, STATISTICS, kept_outputs
+from pqbench.bench.stages.stored import write_tensors
 from pqbench.errors import UserError
 from pqbench.evaluation.frechet import frechet_distance
 from pqbench.report.cells import flat_rows
@@ -180,6 +182,43 @@ def test_features_in_half_precision_take_half_the_bytes_and_another_protocol(ben
     assert dtypes == [torch.float32, torch.float16]
     assert whole.metrics["fd"].protocol != half.metrics["fd"].protocol
     assert half.metrics["fd"].value == pytest.approx(whole.metrics["fd"].value, rel=0.01)
+
+
+def test_half_features_are_never_held_in_float32(bench: Bench) -> None:
+    """Nothing that grows with the number of images is wider than what is kept."""
+    scoring = bench.plan("cheap", scoring=ScoringRequest(features="float16")).cells[0].job.scoring
+    largest, batches = 0, 40
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, Tensor) and found.dtype == torch.float32:
+                largest = max(largest, len(found) if found.dim() else 0)
+            return found
+
+    with Watch():
+        kept = kept_outputs(scoring, (real_images(8) for _ in range(batches)), 8 * batches)
+    assert {name: (values.dtype, len(values)) for name, values in kept.items()} == {"features": (torch.float16, 320)}
+    assert 8 <= largest < 320
+
+
+@pytest.mark.parametrize("metadata", [None, {"extractor": "tiny"}])
+def test_tensors_are_written_from_where_they_are(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    tensors = {
+        "n": torch.tensor(7),
+        "mean": torch.arange(3, dtype=torch.float64),
+        "features": torch.arange(15).reshape(5, 3).half(),
+        "none": torch.zeros(0, 3),
+        "turned": torch.arange(8.0).reshape(4, 2).T,
+    }
+    write_tensors(tmp_path / "ours.safetensors", tensors, metadata)
+    found = load_file(tmp_path / "ours.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+    with safe_open(tmp_path / "ours.safetensors", "pt") as file:
+        assert file.metadata() == metadata
 
 
 def test_rows_are_compared_by_new_metrics_under_a_given_reference(bench: Bench, real: Path) -> None:
