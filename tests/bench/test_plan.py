@@ -14,6 +14,7 @@ from pqbench.bench import graph
 from pqbench.bench.budgets import PRESETS
 from pqbench.bench.plan import Plan, parse_seeds
 from pqbench.bench.run import default_folder
+from pqbench.engines.openvino.engine import OpenVinoBf16
 from pqbench.errors import UserError
 from pqbench.registry import Registry
 
@@ -120,6 +121,30 @@ def test_engines_that_simulate_come_first_and_their_order_changes_no_key(bench: 
     plans = [bench.plan("fp", engines=engines) for engines in (("torch", "openvino"), ("openvino", "torch", "torch"))]
     assert {plan.cells[0].job.engines for plan in plans} == {("torch", "openvino")}
     assert cells(plans[0]) == cells(plans[1])
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_by_default_full_precision_alone_runs_on_its_strongest_line_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+) -> None:
+    missing = "" if has_bfloat16 else "no bfloat16 here"
+    monkeypatch.setattr(OpenVinoBf16, "available", lambda self: missing)
+    lines = ("openvino-bf16",) if has_bfloat16 else ()
+    plan = bench.plan("cheap[w=8,a=8],fp[distiller=copy,distiller_calibration=noise],cheap", engines=("auto",))
+    engines = {cell.job.composition.label: cell.job.engines for cell in plan.cells}
+    # The last one gives peak memory: the same engine for all.
+    assert engines.pop("cheap") == engines.pop("cheap[w=8,a=8]") == ("torch", "openvino")
+    assert set(engines.values()) == {(*lines, "torch", "openvino")}
+    assert len(engines) == 2
+    assert {c.job.engines for c in bench.plan(engines=("torch", "openvino")).cells} == {("torch", "openvino")}
+    judged = bench.plan(engines=("auto",), judge="engine").cells[0].job.judge
+    assert judged is not None
+    assert judged.name == "openvino"
+
+
+def test_auto_stands_alone(bench: Bench) -> None:
+    with pytest.raises(UserError, match="--engines auto,torch names engines beside auto"):
+        bench.plan(engines=("auto", "torch"))
 
 
 def test_the_budget_sets_what_is_measured(bench: Bench) -> None:
