@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pqbench.bench.budgets import PRESETS, Preset
+from pqbench.bench.calibration_files import check_calibration_files
 from pqbench.bench.cell import REFERENCE_METHOD, Cell, Job, is_reference
 from pqbench.bench.engines import AUTO, choose_engines
 from pqbench.bench.graph import cell_of
 from pqbench.bench.hashing import digest
 from pqbench.bench.judge import choose_judge
 from pqbench.bench.scoring import ScoringRequest, ScoringResolver, image_shape
-from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts import Budget, Component, Workload
 from pqbench.errors import UserError
 from pqbench.evaluation.protocol import SIMULATION, Protocol
@@ -95,7 +95,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         scoring=scoring.facts,
         judge=judge.words if judge else SIMULATION,
     )
-    _check_calibration_files(workload, compositions)
+    check_calibration_files(workload, compositions)
     facts = workload_facts(found, workload)
     jobs = [
         Job(
@@ -185,12 +185,6 @@ def require_device(device: str, components: Iterable[Component | type[Component]
                 f"The {component.kind} {component.name} does not run on {device}: "
                 f"use --device {' or '.join(component.devices)}."
             )
-
-
-def _check_calibration_files(workload: Workload, compositions: Iterable[Composition]) -> None:
-    for part in (part for composition in compositions for part in composition.parts().values()):
-        if isinstance(part.component, StoredCalibration):
-            part.component.require_fits(workload)
 
 
 def workload_facts(found: Registered[Workload], workload: Workload) -> dict[str, Any]:

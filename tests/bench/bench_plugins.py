@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +39,7 @@ from pqbench.contracts import (
 )
 from pqbench.contracts.metric import Need
 from pqbench.distillation.guides import Guide
-from pqbench.distillation.trained import TrainedDistiller
+from pqbench.distillation.trained import HalvingDistiller, TrainedDistiller, halved_teacher
 from pqbench.errors import UserError
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.observers import MinMax
@@ -154,6 +155,17 @@ class Learns(TrainedDistiller):
 
 
 @dataclass(frozen=True)
+class Halves(HalvingDistiller):
+    """Learns from the teacher that is halved."""
+
+    name: ClassVar[str] = "halves"
+    iterations: int = parameter(6, help="training iterations", low=1)
+
+    def guides(self, teachers: Teachers, teacher: nn.Module, halving: int) -> Sequence[Guide]:
+        return [halved_teacher("teacher", teacher, 1.0, halving)]
+
+
+@dataclass(frozen=True)
 class Doubled(Correction):
     """Takes every prediction for twice what it should be; `forgets` returns nothing."""
 
@@ -264,7 +276,7 @@ def pqbench_quantizers() -> list[type[Quantizer]]:
 
 @hookimpl
 def pqbench_distillers() -> list[type[Distiller]]:
-    return [Copy, Learns]
+    return [Copy, Halves, Learns]
 
 
 @hookimpl
