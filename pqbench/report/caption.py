@@ -137,6 +137,13 @@ def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
         "simulation of quantization has no latency. Speed-up and size are against the full-precision row, speed-up on "
         "the same engine."
     )
+    if any(record.audit is not None for record in group.records):
+        yield (
+            "Average bits: of weights over all of them, floating-point ones at their width; of activations over the "
+            "multiply-accumulates that read them. Scales and zero-points (of channels, groups of weights, inputs, time "
+            "steps), biases and normalisation are not in them; they are in the size, which is that of the whole packed "
+            "file."
+        )
 
 
 def _strongest(group: Group) -> Iterator[str]:

@@ -232,6 +232,12 @@ def test_caption_names_protocol_count_budget_seeds_and_extractor(records: list[R
         assert fact in first
 
 
+def test_what_average_bits_leave_out_is_said_where_they_are_shown(records: list[Record]) -> None:
+    said = "Scales and zero-points (of channels, groups of weights, inputs, time steps)"
+    assert said in " ".join(only(records).caption)
+    assert said not in " ".join(only([typical_records()[3].model_copy(update={"audit": None})]).caption)
+
+
 def test_distance_has_the_name_its_protocol_gives_it_and_else_the_workload(records: list[Record]) -> None:
     named = make_manifest(protocols={PROTOCOL: {**FACTS, "distance": "FID"}})
     older = make_manifest(workload={"name": "cifar10", "distance": "FID"}, protocols={})
