@@ -18,7 +18,7 @@ from pqbench.evaluation.features import extract_outputs, require_images
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
 from pqbench.evaluation.libraries import libraries_of, with_versions
 from pqbench.evaluation.protocol import OWN_DISTRIBUTION, FeatureType, scoring_facts
-from pqbench.evaluation.reference import kept_count, load_statistics
+from pqbench.evaluation.reference import kept_count, load_statistics, other_libraries
 from pqbench.methods.composition import Part
 from pqbench.registry import Registry
 from pqbench.registry.provenance import Provenance
@@ -131,8 +131,14 @@ class ScoringResolver:
             self.request.features,
             facts,
             is_own=self.request.protocol is None and self.request.reference is None,
-            notes=notes,
+            notes=(*notes, *self._notes),
         )
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        """On a file of statistics that was made by other releases."""
+        found = None if self.request.reference is None else open_reference(self.request.reference)
+        return other_libraries(found, with_versions(self._libraries)) if isinstance(found, StatisticsFile) else ()
 
     @cached_property
     def extractor(self) -> Extractor:

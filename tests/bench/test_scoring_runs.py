@@ -289,6 +289,19 @@ def test_another_release_of_a_library_is_another_protocol_and_other_features(
     assert "libraries" not in own.job.protocol.facts
 
 
+def test_statistics_made_by_another_release_are_used_with_a_note(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.registry.get("extractor", "three"), "libraries", ("pillow",), raising=False)
+    record = bench.run("cheap", scoring=three(real))["cheap/0"]
+    statistics = real.with_name("statistics.safetensors")
+    shutil.copy(bench.cache.folder(key(record, "reference")) / STATISTICS, statistics)
+    assert not any("was made with" in note for note in bench.plan("cheap", scoring=three(statistics)).notes)
+    monkeypatch.setattr("pqbench.evaluation.libraries.version", lambda name: "99")
+    notes = bench.plan("cheap", scoring=three(statistics)).notes
+    assert any(f"was made with pillow {version('pillow')}, and images are scored with pillow 99" in n for n in notes)
+
+
 def test_who_decoded_a_lossy_reference_is_part_of_the_protocol_and_not_of_the_features(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -128,7 +128,9 @@ def statistics_into(folder: Path, scoring: Scoring, progress: ProgressCallback) 
         assert scoring.known is not None, "a reference is known or has images"
         found = {name: values.contiguous() for name, values in statistics_tensors(scoring.known).items()}
     require_finite(found["features"], f"The extractor {scoring.extractor.name} in {scoring.features}")
-    write_tensors(folder / STATISTICS, found, statistics_metadata(scoring.extractor))
+    # What a user's file was made with is for that file to say.
+    libraries = "" if scoring.source is None else scoring.libraries
+    write_tensors(folder / STATISTICS, found, statistics_metadata(scoring.extractor, libraries))
 
 
 def save_strip(images: Tensor, path: Path) -> None:
