@@ -75,7 +75,8 @@ def statistics_facts(scoring: Scoring) -> dict[str, Any]:
 
 def extractor_facts(scoring: Scoring) -> dict[str, Any]:
     """What decides the outputs of the extractor. Metrics do not: adding one keeps the features."""
-    facts: dict[str, Any] = {"extractor": scoring.extractor.sha256, "code": _source("evaluation/features.py")}
+    code = _source("evaluation/features.py", "evaluation/gathering.py")
+    facts: dict[str, Any] = {"extractor": scoring.extractor.sha256, "code": code}
     if scoring.extractor_code:
         extractor = scoring.extractor
         facts |= {"name": extractor.name, "pixels": extractor.pixels, "plugin": scoring.extractor_code}
