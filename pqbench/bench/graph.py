@@ -83,6 +83,7 @@ def statistics_facts(scoring: Scoring) -> dict[str, Any]:
     """What decides the statistics of real images that the user gave."""
     return {
         **extractor_facts(scoring),
+        **_libraries(str(scoring.facts.get("libraries", ""))),
         "reference": scoring.reference_sha256,
         "statistics": _source("evaluation/reference.py", "evaluation/image_sources.py", "evaluation/frechet.py"),
     }
@@ -90,13 +91,20 @@ def statistics_facts(scoring: Scoring) -> dict[str, Any]:
 
 def extractor_facts(scoring: Scoring) -> dict[str, Any]:
     """What decides the outputs of the extractor. Metrics do not: adding one keeps the features."""
-    facts: dict[str, Any] = {"extractor": scoring.extractor.sha256, "code": _source("evaluation/features.py")}
+    code = _source("evaluation/features.py", "evaluation/gathering.py")
+    facts: dict[str, Any] = {"extractor": scoring.extractor.sha256, "code": code}
     if scoring.extractor_code:
         extractor = scoring.extractor
         facts |= {"name": extractor.name, "pixels": extractor.pixels, "plugin": scoring.extractor_code}
+        facts |= _libraries(scoring.libraries)
     if scoring.features != "float32":
         facts["features"] = scoring.features
     return facts
+
+
+def _libraries(used: str) -> dict[str, str]:
+    """Nothing where none is used: keys from before they were looked at stay."""
+    return {"libraries": used} if used else {}
 
 
 def timing_batches(preset: Preset) -> list[int]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pqbench.bench.budgets import PRESETS, Preset
+from pqbench.bench.calibration_files import check_calibration_files
 from pqbench.bench.cell import REFERENCE_METHOD, Cell, Job, is_reference
+from pqbench.bench.engines import AUTO, choose_engines
 from pqbench.bench.graph import cell_of
 from pqbench.bench.hashing import digest
 from pqbench.bench.judge import choose_judge
 from pqbench.bench.scoring import ScoringRequest, ScoringResolver, image_shape
-from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts import Budget, Component, Workload
 from pqbench.errors import UserError
 from pqbench.evaluation.protocol import SIMULATION, Protocol
@@ -30,7 +31,7 @@ class Request:
 
     methods     in the grammar of `pqbench.methods.grammar`
     images      for each cell, instead of the budget's
-    engines     that latency is measured on; none: no timing
+    engines     that latency is measured on (see `pqbench.bench.engines`); none: no timing
     scoring     by what the images are judged
     exclusive   seconds that a timing may wait for a quiet machine
     judge       whose images are judged: simulation, engine or auto (see `pqbench.bench.judge`)
@@ -41,7 +42,7 @@ class Request:
     seeds: tuple[int, ...] = (0,)
     budget: Budget = "quick"
     images: int | None = None
-    engines: tuple[str, ...] = ("torch", "openvino")
+    engines: tuple[str, ...] = (AUTO,)
     device: str = "cpu"
     scoring: ScoringRequest = field(default_factory=ScoringRequest)
     exclusive: float = 0.0
@@ -69,8 +70,8 @@ def make_plan(request: Request, registry: Registry) -> Plan:
     _check_seeds(request.seeds)
     preset = _preset(request)
     found = registry.find("workload", request.workload)
-    engines = _engines(request, registry)
-    judge = choose_judge(request.judge, request.engines, request.device, preset.images, registry)
+    engines = choose_engines(request.engines, request.device, registry)
+    judge = choose_judge(request.judge, engines.every, request.device, preset.images, registry)
     compositions, notes = _compositions(request, registry)
     _check_devices(request, found.component, compositions)
     workload = found.component()
@@ -95,7 +96,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         scoring=scoring.facts,
         judge=judge.words if judge else SIMULATION,
     )
-    _check_calibration_files(workload, compositions)
+    check_calibration_files(workload, compositions)
     facts = workload_facts(found, workload)
     jobs = [
         Job(
@@ -107,7 +108,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
             scoring,
             request.budget,
             preset,
-            engines,
+            engines.of(composition),
             seed,
             request.device,
             exclusive=request.exclusive,
@@ -116,7 +117,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         for seed in request.seeds
         for composition in compositions
     ]
-    cells = tuple(_cells(jobs, timing=bool(engines)))
+    cells = tuple(_cells(jobs, timing=bool(engines.every)))
     return Plan(request, workload, facts, protocol, preset, cells, (*notes, *scoring.notes))
 
 
@@ -149,18 +150,6 @@ def _preset(request: Request) -> Preset:
     if request.images < 2:
         raise UserError(f"--samples {request.images} is too few: a distance needs at least 2 images.")
     return replace(preset, images=request.images)
-
-
-def _engines(request: Request, registry: Registry) -> tuple[str, ...]:
-    """The engines, each once, and those that only simulate quantization in front.
-
-    Peak memory is kept from the last engine that gives one, which then is the same for every method.
-    """
-    engines = {name: registry.get("engine", name)() for name in request.engines}
-    for engine in engines.values():
-        if missing := engine.available():
-            raise UserError(missing)
-    return tuple(sorted(engines, key=lambda name: engines[name].executes_quantized))
 
 
 def _compositions(request: Request, registry: Registry) -> tuple[list[Composition], tuple[str, ...]]:
@@ -197,12 +186,6 @@ def require_device(device: str, components: Iterable[Component | type[Component]
                 f"The {component.kind} {component.name} does not run on {device}: "
                 f"use --device {' or '.join(component.devices)}."
             )
-
-
-def _check_calibration_files(workload: Workload, compositions: Iterable[Composition]) -> None:
-    for part in (part for composition in compositions for part in composition.parts().values()):
-        if isinstance(part.component, StoredCalibration):
-            part.component.require_fits(workload)
 
 
 def workload_facts(found: Registered[Workload], workload: Workload) -> dict[str, Any]:

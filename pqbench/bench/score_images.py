@@ -19,12 +19,11 @@ from pqbench.bench.progress import RunProgress
 from pqbench.bench.records import Metric
 from pqbench.bench.scoring import Scoring, ScoringRequest, ScoringResolver
 from pqbench.bench.stage import stage_key
-from pqbench.bench.stages.images import STATISTICS, as_kept, statistics_into
+from pqbench.bench.stages.images import STATISTICS, kept_outputs, statistics_into
 from pqbench.contracts import Reference, Workload
 from pqbench.contracts.context import ProgressCallback
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
-from pqbench.evaluation.features import extract_outputs
 from pqbench.evaluation.image_sources import ImageSource
 from pqbench.evaluation.protocol import ScoreProtocol
 from pqbench.evaluation.reference import read_statistics
@@ -65,7 +64,15 @@ def score_images(
     if len(images) < 2:
         raise UserError(f"{images.path} has {len(images)} image: a distance needs at least 2.")
     resolver = ScoringResolver(
-        request, registry, images.shape, len(images), str(images.path), workload, dict(_MISSING), device
+        request,
+        registry,
+        images.shape,
+        len(images),
+        str(images.path),
+        workload,
+        dict(_MISSING),
+        device,
+        decoders=images.libraries,
     )
     scoring = resolver.scoring("standard")
     distance = scoring.facts["distance"] or (workload.distance if workload else "FD")
@@ -76,7 +83,7 @@ def score_images(
     with RunProgress(console, [key]) as progress:
         reference = scoring.known or _computed(scoring, key, cache, progress)
         with progress.stage(f"{images.path}: features") as report:
-            outputs = as_kept(extract_outputs(scoring.extractor, _reported(images, report)), scoring)
+            outputs = kept_outputs(scoring, _reported(images, report), len(images))
         progress.finish([key], f"{images.path}: {len(images)} images")
     sources: dict[Need, Callable[[], Any]] = {"images": lambda: images, "reference": lambda: reference}
     named: tuple[Need, ...] = ("features", "spatial", "logits")

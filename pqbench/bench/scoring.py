@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pqbench.contracts import Budget, Extractor, ImageMetric, Reference, Setting, Workload
+from pqbench.contracts import Budget, Extractor, FeatureExtractor, ImageMetric, Reference, Setting, Workload
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
 from pqbench.evaluation.choice import DEFAULT, choose_metrics
 from pqbench.evaluation.features import extract_outputs, require_images
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile, open_reference
+from pqbench.evaluation.libraries import libraries_of, with_versions
 from pqbench.evaluation.needed_weights import find_weights
 from pqbench.evaluation.prompts import prompts_sha256
 from pqbench.evaluation.protocol import OWN_DISTRIBUTION, FeatureType, scoring_facts
-from pqbench.evaluation.reference import kept_count, load_statistics
+from pqbench.evaluation.reference import kept_count, load_statistics, other_libraries
 from pqbench.evaluation.scoring import Grounds
 from pqbench.methods.composition import Part
 from pqbench.registry import Registry
@@ -69,6 +70,8 @@ class Scoring:
     """The live objects behind a protocol.
 
     extractor_code   hash of an extractor's plugin; empty for a workload's own, whose source is in the workload's facts
+    libraries        with their versions, those that decide what the extractor gives; the protocol also has those that
+                     decoded images
     source           real images whose statistics are still to be computed; None: `known` are there
     known            the reference's statistics
     is_own           whether extractor and reference are the workload's own, for which its acceptance windows are
@@ -77,6 +80,7 @@ class Scoring:
 
     extractor: Extractor
     extractor_code: str
+    libraries: str
     source: ImageSource | None
     known: Reference | None
     metrics: tuple[Part[ImageMetric], ...]
@@ -102,6 +106,7 @@ class ScoringResolver:
     missing    needs that nothing here can meet, with the reason
     workload   whose own extractor and statistics are used where the request names none
     seeds      of the run whose images these are
+    decoders   libraries that decoded the images
     """
 
     request: ScoringRequest
@@ -113,6 +118,7 @@ class ScoringResolver:
     missing: dict[Need, str] = field(default_factory=dict)
     device: str = "cpu"
     seeds: tuple[int, ...] = ()
+    decoders: tuple[str, ...] = ()
 
     def scoring(self, budget: Budget, always: str = "") -> Scoring:
         """Everything behind the protocol; no image is read but to know its shape."""
@@ -136,16 +142,19 @@ class ScoringResolver:
             facts["distance"] = extractor.distance or "FD"
             if self._provenance.distribution != OWN_DISTRIBUTION:
                 facts["extractor_code"] = self._code
+        if used := with_versions((*self._libraries, *self.decoders, *libraries_of(source))):
+            facts["libraries"] = used
         return Scoring(
             extractor,
             self._code,
+            with_versions(self._libraries),
             source,
             known,
             metrics,
             self.request.features,
             facts,
             is_own=self.request.protocol is None and self.request.reference is None,
-            notes=notes,
+            notes=(*notes, *self._notes),
             grounds=self._grounds(metrics),
         )
 
@@ -154,6 +163,12 @@ class ScoringResolver:
         assert not prompted or self.workload is not None, "without a workload no metric of prompts is chosen"
         prompts = prompts_sha256(self.workload, self.seeds, self.n) if prompted and self.workload else ""
         return Grounds(find_weights(metrics, self.request.store), prompts, self.device)
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        """On a file of statistics that was made by other releases."""
+        found = None if self.request.reference is None else open_reference(self.request.reference)
+        return other_libraries(found, with_versions(self._libraries)) if isinstance(found, StatisticsFile) else ()
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -182,13 +197,23 @@ class ScoringResolver:
     def _code(self) -> str:
         return "" if self.request.protocol is None else self._provenance.source_hash
 
+    @property
+    def _libraries(self) -> tuple[str, ...]:
+        return () if self.request.protocol is None else libraries_of(self._component)
+
+    @cached_property
+    def _component(self) -> FeatureExtractor:
+        """The protocol's extractor, before it is opened."""
+        assert self.request.protocol is not None
+        from pqbench.evaluation.extractors import named_extractor
+
+        return named_extractor(self.request.protocol, self.registry)
+
     @cached_property
     def _provenance(self) -> Provenance:
         """Of the protocol's extractor."""
         assert self.request.protocol is not None
-        from pqbench.evaluation.extractors import named_extractor
-
-        name = named_extractor(self.request.protocol, self.registry).name
+        name = self._component.name
         distribution = self.request.protocol.partition("[")[0].rpartition(":")[0]
         qualified = f"{distribution}:{name}" if distribution not in ("", name) else name
         return self.registry.find("extractor", qualified).provenance

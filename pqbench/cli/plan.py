@@ -46,7 +46,7 @@ def plan(
     reference: ReferencePath = None,
     weights: WeightsPath = None,
     half_features: HalfFeatures = False,
-    engines: Engines = "torch,openvino",
+    engines: Engines = "auto",
     device: Device = "cpu",
     judge: Judge = "simulation",
     cache: CacheFolder = None,

@@ -35,7 +35,14 @@ WorkloadName = Annotated[str, typer.Option("--workload", "-w", help="What is com
 BudgetOption = Annotated[BudgetName, typer.Option("--budget", "-b", help="Preset of the work: minutes, hours, days.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="Base seeds, separated by commas.")]
 Samples = Annotated[int | None, typer.Option("--samples", "-n", help="Images for each cell, instead of the budget's.")]
-Engines = Annotated[str, typer.Option("--engines", help="Engines that latency is measured on; none: no timing.")]
+Engines = Annotated[
+    str,
+    typer.Option(
+        "--engines",
+        help="Engines that latency is measured on; auto: torch, openvino and, for full precision alone, openvino-bf16 "
+        "where the CPU has bfloat16; none: no timing.",
+    ),
+]
 Metrics = Annotated[
     str, typer.Option("--metrics", help="Metrics of the images: fd,is[splits=5], or all that can be computed.")
 ]

@@ -67,7 +67,7 @@ def run(
     reference: ReferencePath = None,
     weights: WeightsPath = None,
     half_features: HalfFeatures = False,
-    engines: Engines = "torch,openvino",
+    engines: Engines = "auto",
     device: Device = "cpu",
     exclusive: Annotated[
         float,

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from pqbench.contracts.workload import Extractor
 from pqbench.errors import UserError
+from pqbench.evaluation.gathering import Gathered
+
+_ROWS = 8192
+"""Features that are looked at together, so that no mask as long as all of them is made."""
 
 
 def extract_features(extractor: Extractor, images: Tensor | Iterable[Tensor], batch: int = 250) -> Tensor:
@@ -17,27 +21,36 @@ def extract_features(extractor: Extractor, images: Tensor | Iterable[Tensor], ba
     return extract_outputs(extractor, images, batch)["features"]
 
 
-def extract_outputs(extractor: Extractor, images: Tensor | Iterable[Tensor], batch: int = 250) -> dict[str, Tensor]:
-    """Everything that one pass of the extractor gives: (N, ...) float32 on the CPU, by the names in its `outputs`.
+def extract_outputs(
+    extractor: Extractor,
+    images: Tensor | Iterable[Tensor],
+    batch: int = 250,
+    *,
+    count: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Everything that one pass of the extractor gives: (N, ...) on the CPU, by the names in its `outputs`.
 
     images   (N, C, H, W) uint8, or an iterable of such tensors, of which only one is held at a time
     batch    images that go through the extractor together
+    count    how many images there are, where an iterable of them knows: then the outputs are never held twice
+    dtype    what outputs are kept in, batch by batch
 
     Raises `UserError` when there is no image, when images are not uint8 or have other channels than the extractor
-    takes, and when an output is not finite.
+    takes, and when an output is not finite or `dtype` cannot hold it.
     """
-    chunks = [images] if isinstance(images, Tensor) else images
+    chunks, count = ([images], len(images)) if isinstance(images, Tensor) else (images, count)
     device = _device(extractor.net)
-    parts: dict[str, list[Tensor]] = {name: [] for name in extractor.outputs}
+    gathered = {name: Gathered(count) for name in extractor.outputs}
     with torch.no_grad():
         for chunk in chunks:
             require_images(extractor, chunk)
             for part in chunk.split(batch) if len(chunk) else ():
-                for name, found in _outputs(extractor, part.to(device)).items():
-                    parts[name].append(found)
-    if not any(parts.values()):
+                for name, found in _outputs(extractor, part.to(device), dtype).items():
+                    gathered[name].add(found)
+    if not any(map(len, gathered.values())):
         raise UserError("There are no images to extract features from.")
-    return {name: torch.cat(found) for name, found in parts.items()}
+    return {name: found.whole() for name, found in gathered.items()}
 
 
 def require_images(extractor: Extractor, images: Tensor) -> None:
@@ -57,18 +70,26 @@ def require_images(extractor: Extractor, images: Tensor) -> None:
         )
 
 
-def _outputs(extractor: Extractor, images: Tensor) -> dict[str, Tensor]:
+def _outputs(extractor: Extractor, images: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     given: Tensor | Mapping[str, Tensor] = extractor.net(images)
     named = {"features": given} if isinstance(given, Tensor) else given
     outputs = {name: named[name].float().cpu() for name in extractor.outputs}
     for name, values in outputs.items():
         require_finite(values.flatten(1), f"The extractor {extractor.name}", name)
-    return outputs
+    kept = {name: values.to(dtype) for name, values in outputs.items()}
+    for name, values in kept.items():
+        if dtype != torch.float32:
+            require_finite(values.flatten(1), f"The extractor {extractor.name} in {_in_words(dtype)}", name)
+    return kept
+
+
+def _in_words(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def require_finite(features: Tensor, source: str, what: str = "features") -> None:
     """Raise `UserError` when a feature (N, D) is NaN or infinite: no distance can be computed from it."""
-    bad = int((~torch.isfinite(features).all(1)).sum())
+    bad = sum(int((~torch.isfinite(rows).all(1)).sum()) for rows in torch.split(features, _ROWS))
     if bad:
         raise UserError(f"{source} gave NaN or infinite {what} for {bad} of {len(features)} images.")
 

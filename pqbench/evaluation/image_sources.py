@@ -23,6 +23,8 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", 
 """Files of a folder that are images; others are left alone."""
 NAMES = ("images", "arr_0", "samples")
 """What arrays of images are called; one that stands alone may have any name."""
+_LOSSY = frozenset({".jpeg", ".jpg", ".tif", ".tiff", ".webp"})
+"""Files whose pixels may depend on who decodes them; TIFF and WebP are containers of both kinds."""
 _BATCH_BYTES = 1 << 25
 _MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}
 
@@ -46,6 +48,11 @@ class ImageSource(ABC):
     def batch(self) -> int:
         """Images that are read at once: the same for all sources of one shape."""
         return batch_of(self.shape)
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What decides the pixels beside the file (see `pqbench.evaluation.libraries`)."""
+        return ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Tensor]:
@@ -86,6 +93,11 @@ class ImageFolder(ImageSource):
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, self.count, self.batch):
             yield torch.stack([_pixels(file) for file in self.files[start : start + self.batch]])
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The decoder's, where a file may have been compressed with a loss."""
+        return ("pillow",) if any(file.suffix.lower() in _LOSSY for file in self.files) else ()
 
     @cached_property
     def sha256(self) -> str:

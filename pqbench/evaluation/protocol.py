@@ -48,6 +48,8 @@ class ScoreProtocol(BaseModel):
     reference_sha256: str
     reference_n: int
     pixels: str = "uint8 as the workload decodes them, not resized"
+    libraries: str = ""
+    """Those whose release decides values, with their versions (see `pqbench.evaluation.libraries`)."""
     features: FeatureType = "float32"
     bootstrap_resamples: int = Field(ge=2)
     bootstrap_seed: int = 0
@@ -60,13 +62,15 @@ class ScoreProtocol(BaseModel):
     def facts(self) -> dict[str, Any]:
         """Everything it fixes, as JSON holds it: what the manifest keeps under the id.
 
-        Float32 and no plugin go without saying, so that protocols from before there was a choice keep their ids.
+        Float32, no plugin and no library go without saying, so that protocols from before there was a choice keep
+        their ids.
         """
         facts = self.model_dump(mode="json")
         if facts["features"] == "float32":
             del facts["features"]
-        if not facts["extractor_code"]:
-            del facts["extractor_code"]
+        for fact in ("extractor_code", "libraries"):
+            if not facts[fact]:
+                del facts[fact]
         return facts
 
     @property

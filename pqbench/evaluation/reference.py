@@ -17,6 +17,7 @@ from pqbench.contracts.workload import Extractor, Reference
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_outputs, require_finite
 from pqbench.evaluation.frechet import FeatureStatistics
+from pqbench.evaluation.gathering import Gathered
 from pqbench.evaluation.image_sources import ImageSource, StatisticsFile
 from pqbench.evaluation.protocol import FeatureType
 
@@ -24,6 +25,8 @@ MOST_KEPT = 50_000
 """Features that are kept for kernel distances and manifolds; of more images, those of a random subset."""
 _NAMES = ("mean", "covariance", "features", "n", "spatial_mean", "spatial_covariance")
 """What is read of a file; whatever else it holds is left alone."""
+_LIBRARIES = "libraries"
+"""The fact of a file that names them."""
 _NPZ_NAMES = {"mu": "mean", "sigma": "covariance"}
 DTYPES: dict[FeatureType, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 
@@ -44,19 +47,19 @@ def statistics_of(
     is_kept = torch.zeros(len(images), dtype=torch.bool)
     is_kept[order[:MOST_KEPT]] = True
     statistics: dict[str, FeatureStatistics] = {}
-    kept, done = [], 0
+    kept, done = Gathered(kept_count(len(images))), 0
     for batch in images:
         outputs = extract_outputs(extractor, batch)
         for name in {"features", "spatial"} & outputs.keys():
             values = outputs[name].flatten(1)
             statistics.setdefault(name, FeatureStatistics(values.shape[1])).add(values)
-        kept.append(outputs["features"][is_kept[done : done + len(batch)]].to(DTYPES[features]))
+        kept.add(outputs["features"][is_kept[done : done + len(batch)]].to(DTYPES[features]))
         done += len(batch)
         progress(done, len(images), "reference images")
     if done < 2:
         raise UserError(f"{images.path} has {done} image: statistics need at least 2.")
     own = statistics["features"]
-    found = {"mean": own.mean, "covariance": own.covariance, "features": torch.cat(kept), "n": torch.tensor(done)}
+    found = {"mean": own.mean, "covariance": own.covariance, "features": kept.whole(), "n": torch.tensor(done)}
     if "spatial" in statistics:
         spatial = statistics["spatial"]
         found |= {"spatial_mean": spatial.mean, "spatial_covariance": spatial.covariance}
@@ -146,13 +149,31 @@ def _native(values: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
 
 
-def statistics_metadata(extractor: Extractor) -> dict[str, str]:
-    """What a file of statistics says about how it was made."""
+def statistics_metadata(extractor: Extractor, libraries: str = "") -> dict[str, str]:
+    """What a file of statistics says about how it was made.
+
+    libraries   that decide what the extractor gives, with their versions (see `pqbench.evaluation.libraries`)
+    """
     return {
         "extractor": extractor.name,
         "extractor_sha256": extractor.sha256,
         "extractor_pixels": extractor.pixels,
+        **({_LIBRARIES: libraries} if libraries else {}),
     }
+
+
+def other_libraries(source: StatisticsFile, libraries: str) -> tuple[str, ...]:
+    """A note where a file says that other releases of the extractor's libraries made it; they are not refused.
+
+    The file's hash is in the protocol, so its values are told apart from those of statistics made here.
+    """
+    theirs = _maker(source.path).get(_LIBRARIES, libraries)
+    if theirs == libraries:
+        return ()
+    return (
+        f"{source.path} was made with {theirs}, and images are scored with {libraries or 'none of them'} here: give "
+        "the real images themselves if the difference should not be in the values.",
+    )
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -11,8 +11,10 @@ from pqbench.bench.records import Manifest, Metric, Record
 from pqbench.comparison.result import Comparison
 from pqbench.report.estimates import Estimate
 from pqbench.report.evidence import Evidence
-from pqbench.report.measures import ENERGY, latency_heading
+from pqbench.report.latency import latency_heading
+from pqbench.report.measures import ENERGY
 from pqbench.report.rows import QUALITY, Group, Row
+from pqbench.report.strongest import full_precision_lines, strongest_line
 
 HASH = re.compile(r"[0-9a-f]{40,}")
 HASH_SHOWN = 12
@@ -24,6 +26,7 @@ def caption(group: Group, manifest: Manifest, distance: str, evidence: Evidence)
     yield from _protocol_lines(group, manifest)
     yield from _verdict(group, distance, evidence)
     yield from _reading(group, evidence)
+    yield from _strongest(group)
 
 
 def _quality(group: Group, manifest: Manifest, distance: str) -> str:
@@ -134,6 +137,30 @@ def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
         "simulation of quantization has no latency. Speed-up and size are against the full-precision row, speed-up on "
         "the same engine."
     )
+    if any(record.audit is not None for record in group.records):
+        yield (
+            "Average bits: of weights over all of them, floating-point ones at their width; of activations over the "
+            "multiply-accumulates that read them. Scales and zero-points (of channels, groups of weights, inputs, time "
+            "steps), biases and normalisation are not in them; they are in the size, which is that of the whole packed "
+            "file."
+        )
+
+
+def _strongest(group: Group) -> Iterator[str]:
+    """Which full-precision line was the fastest at each batch: a speed-up over a weaker one says less."""
+    lines = full_precision_lines(group)
+    if not lines:
+        return
+    best = dict.fromkeys(strongest_line(group, line.name, line.protocol) for line in lines)
+    fastest = sorted((line for line in best if line is not None), key=lambda line: line.batch)
+    found = [f"{line.engine} at batch {line.batch} ({line.latency.value:.3g} ms/image)" for line in fastest]
+    engines = dict.fromkeys(line.engine for line in lines)
+    reading = (
+        f", of {', '.join(engines)}; vs strongest FP: the speed-up over it, where the latency is on another engine."
+        if len(engines) > 1
+        else ", the only one."
+    )
+    yield f"Strongest full-precision line that was timed: {', '.join(found)}{reading}"
 
 
 def _bold_reading(group: Group, evidence: Evidence) -> str:

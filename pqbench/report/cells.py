@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable
 
 from pqbench.bench.records import Metric, Record
-from pqbench.report.measures import LATENCY, latency_place
+from pqbench.report.latency import LATENCY, latency_place
 from pqbench.report.rows import quality_names, quality_protocol
 
 INTEGERS = ("stored_bytes", "peak_memory_bytes", "cost_peak_memory_bytes")

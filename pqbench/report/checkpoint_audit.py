@@ -113,7 +113,7 @@ def _summary(audit: FileAudit) -> Iterator[str]:
         ("file", audit.path),
         ("format", f"{audit.format_version}, intact: the digest over header and tensors fits{facts}"),
         ("sha256", audit.sha256),
-        ("weights", f"{audit.weights:,}, {audit.average_weight_bits:.3f} bits each on average"),
+        ("weights", f"{audit.weights:,}, {audit.average_weight_bits:.3f} bits each on average, scales not counted"),
         ("layers", f"{len(audit.layers)} quantized, {len(audit.float_layers)} with weights in floating point"),
         ("attention", f"{operands} operands quantized" if audit.operands else "no operand quantized"),
         ("input grids", _parameter_sets(audit)),

@@ -9,7 +9,8 @@ from typing import Any
 
 from pqbench.bench.records import Metric, Record
 from pqbench.quantization.file_audit import FileAudit
-from pqbench.report.measures import ENERGY, LATENCY, latency_heading
+from pqbench.report.latency import LATENCY, latency_heading
+from pqbench.report.measures import ENERGY
 from pqbench.report.rows import QUALITY
 
 _VERSIONS = ("pqbench", "openvino", "torch", "numpy")
@@ -75,7 +76,7 @@ def _model(facts: ExportFacts) -> Iterator[str]:
         ("Workload", f"`{facts.workload}`: {facts.workload_summary}; fingerprint `{facts.fingerprint}`"),
         ("Method", f"{record.label}, seed {record.seed}" if record else "not known: exported from a checkpoint"),
         ("Precision", f"{record.precision} as stated" if record else "see the bits below"),
-        ("Weights", f"{audit.weights:,}, {audit.average_weight_bits:.3f} bits each on average"),
+        ("Weights", f"{audit.weights:,}, {audit.average_weight_bits:.3f} bits each on average, scales not counted"),
         ("Packed checkpoint", f"{audit.file_bytes:,} bytes, sha256 `{audit.sha256}`"),
         ("Batch", "any" if facts.batch is None else str(facts.batch)),
         ("Files against engine", f"one step differs by {facts.difference:.2g}, relative"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pqbench.bench.records import Audit
-from pqbench.report.measures import LATENCY, latency_place
+from pqbench.report.latency import LATENCY, latency_place
 from pqbench.report.rows import Row
 
 _ROLES = {"calibration": "calibration set", "distiller_calibration": "calibration set of the distiller"}

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from pqbench.bench.records import Audit, Record
 from pqbench.report.estimates import Estimate
+from pqbench.report.latency import LATENCY, latency_heading, latency_place
 from pqbench.report.noise import noise_notes, ratio_notes
 from pqbench.report.rows import Group, Row, quality_names
+from pqbench.report.strongest import Line, strongest_line
 from pqbench.report.table import Column
 
-LATENCY = "latency_ms_per_image@"
 ENERGY = "energy_joules_per_image@"
 MEGABYTE = 1e-6
 IDENTICAL_DB = 100.0
@@ -82,18 +83,6 @@ def _qualities(group: Group, distance: str) -> Iterator[Measure]:
             )
 
 
-def latency_place(metric: str) -> tuple[str, int]:
-    """Engine and batch of a latency's name: `latency_ms_per_image@openvino/8` -> ("openvino", 8)."""
-    engine, _, batch = metric.partition("@")[2].rpartition("/")
-    return engine, int(batch)
-
-
-def latency_heading(metric: str) -> str:
-    """What stands above the columns of a latency: `openvino, batch 8`."""
-    engine, batch = latency_place(metric)
-    return f"{engine}, batch {batch}"
-
-
 def _metric(group: Group, name: str, column: Column, factor: float = 1.0, is_exact: bool = False) -> Iterator[Measure]:
     """A column for each protocol under which the metric was measured: values of two protocols never share one."""
     protocols = _protocols(group, name)
@@ -145,6 +134,7 @@ def _latencies(group: Group) -> Iterator[Measure]:
         column = Column(name, "latency", "ms/image", heading, direction="lower")
         yield from _metric(group, name, column)
         yield from _speed_up(group, name, heading)
+        yield from _against_strongest(group, name, heading)
 
 
 def _latency_names(group: Group) -> list[str]:
@@ -176,6 +166,30 @@ def _speed_up(group: Group, name: str, heading: str) -> Iterator[Measure]:
     yield from _ratio(group, reference, name, column)
 
 
+def _against_strongest(group: Group, name: str, heading: str) -> Iterator[Measure]:
+    """Against the fastest full-precision line that was timed, where that is on another engine."""
+    reference = group.reference
+    if reference is None or all(row is reference or row.estimate(name) is None for row in group.rows):
+        return
+    protocols = _protocols(group, name)
+    column = Column(f"vs_strongest_fp@{name.partition('@')[2]}", "vs strongest FP", "×", heading, direction="higher")
+    for protocol in protocols:
+        line = strongest_line(group, name, protocol)
+        if line is None or line.engine == latency_place(name)[0]:
+            continue
+
+        def read(row: Row, protocol: str = protocol, line: Line = line) -> Estimate | None:
+            ours = row.estimate(name, protocol)
+            return ours.ratio_of(line.latency) if ours else None
+
+        def noise(row: Row, protocol: str = protocol, line: Line = line) -> Iterable[str]:
+            ours, theirs = (row, name, protocol), (reference, line.name, line.protocol)
+            return ratio_notes(ours, theirs)
+
+        told = column if len(protocols) == 1 else _told_apart(column, protocol)
+        yield Measure(told, read, noise=noise)
+
+
 def _energies(group: Group) -> Iterator[Measure]:
     """Only where the machine has counters that this user may read."""
     for name in dict.fromkeys(n for row in group.rows for r in row.finished for n in r.metrics if n.startswith(ENERGY)):
@@ -201,7 +215,7 @@ def _ratio(group: Group, reference: Row, name: str, column: Column, is_exact: bo
             return ours.ratio_of(theirs) if ours and theirs else None
 
         def noise(row: Row, protocol: str = protocol) -> Iterable[str]:
-            return ratio_notes(row, reference, name, protocol)
+            return ratio_notes((row, name, protocol), (reference, name, protocol))
 
         told = column if len(protocols) == 1 else _told_apart(column, protocol)
         yield Measure(told, read, is_exact, noise=noise)

@@ -21,10 +21,14 @@ def noise_notes(row: Row, name: str, protocol: str) -> Iterator[str]:
             yield _sentence(metric)
 
 
-def ratio_notes(row: Row, reference: Row, name: str, protocol: str) -> Iterator[str]:
+Figure = tuple[Row, str, str]
+"""The value of a row: which row, metric and protocol."""
+
+
+def ratio_notes(ours: Figure, theirs: Figure) -> Iterator[str]:
     """The same for a ratio, which is as noisy as either of its figures."""
-    sources = [*noise_notes(row, name, protocol), *noise_notes(reference, name, protocol)]
-    if sources and row.estimate(name, protocol) is not None:
+    row, name, protocol = ours
+    if row.estimate(name, protocol) is not None and any((*noise_notes(*ours), *noise_notes(*theirs))):
         yield "Made from a latency that was measured on a busy or unsteady machine."
 
 

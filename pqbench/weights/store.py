@@ -17,6 +17,7 @@ PART: Final = ".part"
 """How a file ends that is being fetched."""
 _NOTE: Final = ".json"
 _BLOCK: Final = 1 << 20
+_FETCH_AGAIN: Final = "remove it, and get the right one with `pqbench fetch`."
 
 State = Literal["here", "begun", "absent"]
 
@@ -100,10 +101,11 @@ class WeightStore:
         )
 
 
-def verified(path: Path, weights: Weights, recorded: str = "") -> FoundWeights:
+def verified(path: Path, weights: Weights, recorded: str = "", remedy: str = _FETCH_AGAIN) -> FoundWeights:
     """A file with its hash. Raises `UserError` when it cannot be read or is not what `weights` describes.
 
     recorded   the hash that it must have where `weights` pins none; empty: any
+    remedy     what to do about another file: a fetched one may be removed, one of the user's own may not
     """
     try:
         found = file_sha256(path)
@@ -111,18 +113,26 @@ def verified(path: Path, weights: Weights, recorded: str = "") -> FoundWeights:
         raise UserError(f"The weights {path} cannot be read ({error.strerror or error}).") from None
     wanted = weights.sha256 or recorded
     if wanted and found != wanted:
-        raise UserError(wrong_hash(path, weights, found, wanted))
+        raise UserError(_wrong_hash(path, weights, found, wanted, remedy))
     return FoundWeights(path, found)
 
 
-def wrong_hash(path: Path, weights: Weights, found: str, wanted: str) -> str:
+def given(path: Path, weights: Weights, asked: str) -> FoundWeights:
+    """A file of the user's own, verified. Raises `UserError` as `verified` does.
+
+    asked   what `pqbench fetch` must be given to fetch the right one
+    """
+    remedy = (
+        f"give the path of {weights.file}, or leave --weights out and get it with `pqbench fetch {quoted(asked)}`."
+    )
+    return verified(path, weights, remedy=remedy)
+
+
+def _wrong_hash(path: Path, weights: Weights, found: str, wanted: str, remedy: str) -> str:
     """The sentence for a file that is another one, or a damaged or truncated one."""
     size = path.stat().st_size
     length = f" It has {size:,} bytes instead of {weights.bytes:,}." if weights.bytes not in (0, size) else ""
-    return (
-        f"{path} is not {weights.file}: its sha256 is {found}, not {wanted}.{length} "
-        "It is not used: remove it, and get the right one with `pqbench fetch`."
-    )
+    return f"{path} is not {weights.file}: its sha256 is {found}, not {wanted}.{length} It is not used: {remedy}"
 
 
 def file_sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +39,7 @@ from pqbench.contracts import (
 )
 from pqbench.contracts.metric import Need
 from pqbench.distillation.guides import Guide
-from pqbench.distillation.trained import TrainedDistiller
+from pqbench.distillation.trained import HalvingDistiller, TrainedDistiller, halved_teacher
 from pqbench.errors import UserError
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.observers import MinMax
@@ -151,6 +152,17 @@ class Learns(TrainedDistiller):
         self, context: Context, student: nn.Module, teachers: Teachers, calibration: CalibrationSet
     ) -> nn.Module:
         return self.learn(context, student, [Guide("model", teachers.full_precision, 1.0, merged=1)], calibration)
+
+
+@dataclass(frozen=True)
+class Halves(HalvingDistiller):
+    """Learns from the teacher that is halved."""
+
+    name: ClassVar[str] = "halves"
+    iterations: int = parameter(6, help="training iterations", low=1)
+
+    def guides(self, teachers: Teachers, teacher: nn.Module, halving: int) -> Sequence[Guide]:
+        return [halved_teacher("teacher", teacher, 1.0, halving)]
 
 
 @dataclass(frozen=True)
@@ -273,7 +285,7 @@ def pqbench_quantizers() -> list[type[Quantizer]]:
 
 @hookimpl
 def pqbench_distillers() -> list[type[Distiller]]:
-    return [Copy, Learns]
+    return [Copy, Halves, Learns]
 
 
 @hookimpl

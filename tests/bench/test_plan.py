@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from pqbench.bench import graph
 from pqbench.bench.budgets import PRESETS
 from pqbench.bench.plan import Plan, parse_seeds
 from pqbench.bench.run import default_folder
+from pqbench.contracts import CalibrationSet
+from pqbench.engines.openvino.engine import OpenVinoBf16
 from pqbench.errors import UserError
 from pqbench.registry import Registry
+from pqbench.testing.tiny import TinyWorkload
 
 
 def cells(plan: Plan) -> dict[str, str]:
@@ -120,6 +124,78 @@ def test_engines_that_simulate_come_first_and_their_order_changes_no_key(bench: 
     plans = [bench.plan("fp", engines=engines) for engines in (("torch", "openvino"), ("openvino", "torch", "torch"))]
     assert {plan.cells[0].job.engines for plan in plans} == {("torch", "openvino")}
     assert cells(plans[0]) == cells(plans[1])
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[list[int]], Path]:
+    """Writes a calibration set of the tiny workload with these time steps."""
+
+    def write(t: list[int]) -> Path:
+        workload = TinyWorkload()
+        x_t = torch.zeros(len(t), *workload.shape)
+        path = tmp_path / "c.safetensors"
+        CalibrationSet(x_t, torch.tensor(t), workload.fingerprint(), {}, workload.prediction).save(path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("method", "left_out", "is_refused"),
+    [
+        ("cheap[distiller=halves,distiller_calibration={}]", 0, True),
+        ("cheap[distiller=halves,distiller_calibration={}]", 1, False),  # the student never visits every second step
+        ("cheap[distiller=halves,halvings=2,distiller_calibration={}]", 2, True),
+        ("cheap[distiller=learns,distiller_calibration={}]", 1, True),
+        ("cheap[distiller=halves,calibration={}]", 0, True),  # the quantizer's set serves the distiller too
+        ("cheap[calibration={}]", 0, False),
+        ("cheap[distiller=copy,distiller_calibration={}]", 0, False),
+    ],
+)
+def test_a_file_that_lacks_a_step_of_the_student_is_refused_before_anything_is_computed(
+    bench: Bench, written: Callable[[list[int]], Path], method: str, left_out: int, is_refused: bool
+) -> None:
+    run = TinyWorkload().timesteps(TinyWorkload.steps).tolist()
+    path = written([t for i, t in enumerate(run) if i != left_out])
+    if not is_refused:
+        assert bench.plan(method.format(path)).cells
+        return
+    with pytest.raises(UserError, match=rf"c\.safetensors, for cheap.*the first is {run[left_out]}\)"):
+        bench.plan(method.format(path))
+
+
+def test_a_file_of_another_schedule_is_refused_for_a_distillation(
+    bench: Bench, written: Callable[[list[int]], Path]
+) -> None:
+    run = TinyWorkload().timesteps(TinyWorkload.steps).tolist()
+    foreign = next(t for t in range(1000) if t not in run)
+    path = written([*run, foreign])
+    with pytest.raises(UserError, match=rf"c\.safetensors, for .*holds the time step {foreign}, which the teacher's"):
+        bench.plan(f"cheap[distiller=halves,distiller_calibration={path}]")
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_by_default_full_precision_alone_runs_on_its_strongest_line_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+) -> None:
+    missing = "" if has_bfloat16 else "no bfloat16 here"
+    monkeypatch.setattr(OpenVinoBf16, "available", lambda self: missing)
+    lines = ("openvino-bf16",) if has_bfloat16 else ()
+    plan = bench.plan("cheap[w=8,a=8],fp[distiller=copy,distiller_calibration=noise],cheap", engines=("auto",))
+    engines = {cell.job.composition.label: cell.job.engines for cell in plan.cells}
+    # The last one gives peak memory: the same engine for all.
+    assert engines.pop("cheap") == engines.pop("cheap[w=8,a=8]") == ("torch", "openvino")
+    assert set(engines.values()) == {(*lines, "torch", "openvino")}
+    assert len(engines) == 2
+    assert {c.job.engines for c in bench.plan(engines=("torch", "openvino")).cells} == {("torch", "openvino")}
+    judged = bench.plan(engines=("auto",), judge="engine").cells[0].job.judge
+    assert judged is not None
+    assert judged.name == "openvino"
+
+
+def test_auto_stands_alone(bench: Bench) -> None:
+    with pytest.raises(UserError, match="--engines auto,torch names engines beside auto"):
+        bench.plan(engines=("auto", "torch"))
 
 
 def test_the_budget_sets_what_is_measured(bench: Bench) -> None:

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ import numpy as np
 import pytest
 import torch
 from bench_runs import Bench
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from pqbench.bench.cell import Cell
 from pqbench.bench.compared_rows import RowComparer, find_row, rows_of
 from pqbench.bench.comparisons import compare_run
 from pqbench.bench.progress import RunProgress
 from pqbench.bench.records import Record
 from pqbench.bench.scoring import ScoringRequest
-from pqbench.bench.stages.images import FEATURES, IMAGES, STATISTICS
+from pqbench.bench.stages.images import FEATURES, IMAGES, STATISTICS, kept_outputs
+from pqbench.bench.stages.stored import write_tensors
 from pqbench.contracts.context import ProgressCallback
 from pqbench.errors import UserError
 from pqbench.evaluation.frechet import frechet_distance
@@ -183,6 +188,43 @@ def test_features_in_half_precision_take_half_the_bytes_and_another_protocol(ben
     assert half.metrics["fd"].value == pytest.approx(whole.metrics["fd"].value, rel=0.01)
 
 
+def test_half_features_are_never_held_in_float32(bench: Bench) -> None:
+    """Nothing that grows with the number of images is wider than what is kept."""
+    scoring = bench.plan("cheap", scoring=ScoringRequest(features="float16")).cells[0].job.scoring
+    largest, batches = 0, 40
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, Tensor) and found.dtype == torch.float32:
+                largest = max(largest, len(found) if found.dim() else 0)
+            return found
+
+    with Watch():
+        kept = kept_outputs(scoring, (real_images(8) for _ in range(batches)), 8 * batches)
+    assert {name: (values.dtype, len(values)) for name, values in kept.items()} == {"features": (torch.float16, 320)}
+    assert 8 <= largest < 320
+
+
+@pytest.mark.parametrize("metadata", [None, {"extractor": "tiny"}])
+def test_tensors_are_written_from_where_they_are(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    tensors = {
+        "n": torch.tensor(7),
+        "mean": torch.arange(3, dtype=torch.float64),
+        "features": torch.arange(15).reshape(5, 3).half(),
+        "none": torch.zeros(0, 3),
+        "turned": torch.arange(8.0).reshape(4, 2).T,
+    }
+    write_tensors(tmp_path / "ours.safetensors", tensors, metadata)
+    found = load_file(tmp_path / "ours.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+    with safe_open(tmp_path / "ours.safetensors", "pt") as file:
+        assert file.metadata() == metadata
+
+
 def test_rows_are_compared_by_new_metrics_under_a_given_reference(bench: Bench, real: Path) -> None:
     bench.run("cheap,cheap[w=2,a=2]", images=32, scoring=three(real))
     bench.folder.write_comparisons(compare_run(bench.folder, bench.cache, TinyWorkload(), bench.registry))
@@ -227,6 +269,56 @@ def test_the_code_of_a_plugins_extractor_decides_the_protocol(bench: Bench, real
     protocol = bench.plan("cheap", scoring=three(real)).protocol
     assert protocol.extractor_code == bench.registry.find("extractor", "three").provenance.source_hash
     assert bench.plan("cheap").protocol.extractor_code == ""
+
+
+def test_another_release_of_a_library_is_another_protocol_and_other_features(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cell(**request: Any) -> Cell:
+        return bench.plan("cheap", **request).cells[-1]
+
+    plain, own = cell(scoring=three(real)), cell()
+    monkeypatch.setattr(bench.registry.get("extractor", "three"), "libraries", ("pillow", "timm"), raising=False)
+    known = cell(scoring=three(real))
+    assert known.job.protocol.libraries == f"pillow {version('pillow')} + timm {version('timm')}"
+    assert known.features.key != plain.features.key
+    monkeypatch.setattr("pqbench.evaluation.libraries.version", lambda name: {"pillow": "9", "timm": "1"}[name])
+    other = cell(scoring=three(real))
+    assert other.job.protocol.id != known.job.protocol.id
+    for stage in (lambda c: c.features, lambda c: c.score, lambda c: c.score.inputs["statistics"]):
+        assert len({stage(each).key for each in (plain, known, other)}) == 3
+    assert other.images.key == known.images.key == plain.images.key
+    # What uses none keeps its keys.
+    assert (cell().key, cell().features.key) == (own.key, own.features.key)
+    assert "libraries" not in own.job.protocol.facts
+
+
+def test_statistics_made_by_another_release_are_used_with_a_note(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.registry.get("extractor", "three"), "libraries", ("pillow",), raising=False)
+    record = bench.run("cheap", scoring=three(real))["cheap/0"]
+    statistics = real.with_name("statistics.safetensors")
+    shutil.copy(bench.cache.folder(key(record, "reference")) / STATISTICS, statistics)
+    assert not any("was made with" in note for note in bench.plan("cheap", scoring=three(statistics)).notes)
+    monkeypatch.setattr("pqbench.evaluation.libraries.version", lambda name: "99")
+    notes = bench.plan("cheap", scoring=three(statistics)).notes
+    assert any(f"was made with pillow {version('pillow')}, and images are scored with pillow 99" in n for n in notes)
+
+
+def test_who_decoded_a_lossy_reference_is_part_of_the_protocol_and_not_of_the_features(
+    bench: Bench, tmp_path: Path
+) -> None:
+    cells = {}
+    for kind in ("png", "jpg"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for i, image in enumerate(real_images(4)):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.{kind}")
+        cells[kind] = bench.plan("cheap", scoring=three(folder, metrics="fd")).cells[-1]
+    assert cells["jpg"].job.protocol.libraries == f"pillow {version('pillow')}"
+    assert cells["png"].job.protocol.libraries == ""
+    assert cells["jpg"].features.key == cells["png"].features.key
 
 
 def test_statistics_of_a_workload_are_not_for_an_extractor_that_shares_the_weights(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -49,6 +51,16 @@ def test_images_of_a_run_score_as_the_run_did(here: Path, capsys: pytest.Capture
     for name, metric in found.items():
         assert metric["value"] == pytest.approx(records[1]["metrics"][name]["value"], rel=1e-9), name
     assert "psnr_to_fp (it needs the full-precision model's images" in shown.err
+
+
+def test_a_protocol_says_who_decoded_lossy_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("jpg", "png"):
+        (here / kind).mkdir()
+        for i, image in enumerate(draw(20)):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(here / kind / f"{i}.{kind}")
+        assert run_command_line(["score", str(here / kind), "-w", "tiny", "--metrics", "fd", "--json"]) == 0
+        protocol = json.loads(capsys.readouterr().out)["protocol"]
+        assert protocol.get("libraries") == {"jpg": f"pillow {version('pillow')}", "png": None}[kind]
 
 
 def test_a_table_names_the_protocol(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from pqbench.evaluation.extractors import named_extractor, open_extractor
 from pqbench.evaluation.extractors.inception import load_inception
 from pqbench.evaluation.extractors.timm_backbone import FdDinoV2, TimmBackbone, resized_positions
 from pqbench.evaluation.features import extract_features, extract_outputs
+from pqbench.evaluation.libraries import libraries_of, with_versions
 from pqbench.registry import Registry
 from pqbench.testing.contracts import check_extractor
 from pqbench.testing.inception import random_images
@@ -188,6 +190,25 @@ def test_the_shorthand_of_timm_is_its_parameter(registry: Registry) -> None:
     assert named_extractor("timm[model=resnet18]", registry) == TimmBackbone(model="resnet18")
 
 
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("fid-clean", ("pillow",)),
+        ("fid-legacy", ("torch-fidelity",)),
+        ("fid-legacy-tensorflow", ()),
+        ("fid-torch-fidelity", ("torch-fidelity",)),
+        ("fd-dinov2", ("pillow", "timm")),
+        (f"timm:{MODEL}", ("pillow", "timm")),
+    ],
+)
+def test_extractors_name_the_libraries_that_decide_their_features(
+    registry: Registry, text: str, used: tuple[str, ...]
+) -> None:
+    declared = libraries_of(named_extractor(text, registry))
+    assert declared == used
+    assert with_versions(declared) == " + ".join(f"{name} {version(name)}" for name in used)
+
+
 @pytest.mark.parametrize("name", ["fid-torch-fidelity", "fid-clean", "fid-legacy", "fid-legacy-tensorflow"])
 def test_without_weights_the_error_says_which_where_and_how(registry: Registry, tmp_path: Path, name: str) -> None:
     weights = named_extractor(name, registry).weights()
@@ -214,6 +235,19 @@ def test_a_file_with_another_hash_is_refused_before_it_is_read(
         open_extractor(name, registry, weights=path)
     assert weights.sha256 in str(error.value)
     assert sha256(path) in str(error.value)
+    # The file is the user's own: what to give instead is said, and not that it should go.
+    assert str(path) in str(error.value)
+    assert "remove" not in str(error.value)
+    assert f"give the path of {weights.file}, or leave --weights out" in str(error.value)
+    assert f"`pqbench fetch {name}`" in str(error.value)
+
+
+def test_a_damaged_file_in_the_folder_of_weights_is_to_be_removed(registry: Registry, tmp_path: Path) -> None:
+    store, weights = WeightStore(tmp_path), named_extractor("fid-clean", registry).weights()
+    assert weights is not None
+    store.path(weights).write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"It has 9 bytes instead of .* remove it, and get the right one with `pqbench"):
+        open_extractor("fid-clean", registry, store=store)
 
 
 def test_a_path_that_is_not_there_is_said_so(registry: Registry, tmp_path: Path) -> None:

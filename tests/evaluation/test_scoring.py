@@ -236,8 +236,8 @@ def test_a_protocols_id_follows_everything_it_fixes() -> None:
     for name, value in base:
         if name != "family":
             ids.add(base.model_copy(update={name: other[type(value)]}).id)
-    # The type of kept features and a plugin's code are facts where they are not the usual ones.
-    assert len(ids) == len(base.facts) + 2
+    # The type of kept features, a plugin's code and libraries are facts where they are not the usual ones.
+    assert len(ids) == len(base.facts) + 3
     assert "features" not in base.facts
     assert Protocol.model_validate(base.facts) == base
 

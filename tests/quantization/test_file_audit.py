@@ -61,6 +61,27 @@ def test_the_file_holds_what_the_net_holds(
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_scales_of_groups_are_in_the_size_and_not_in_the_average_bits(tmp_path: Path) -> None:
+    workload = TinyWorkload()
+    x_t, t = torch.zeros(1, *workload.shape), torch.tensor([500])
+    audits = {}
+    for size in (0, 16):
+        net = workload.denoiser()
+        quantize_layers(net, Precision(4, 32), (x_t, t), group_size=size)
+        calibrate_weights(net, minmax)
+        save_checkpoint(net, tmp_path / f"{size}.safetensors")
+        audits[size] = audit_file(tmp_path / f"{size}.safetensors")
+        assert audits[size].file_bytes == (tmp_path / f"{size}.safetensors").stat().st_size
+    channels, groups = audits[0], audits[16]
+    assert groups.average_weight_bits == channels.average_weight_bits
+    more = sum(layer.w_scales for layer in groups.layers) - sum(layer.w_scales for layer in channels.layers)
+    assert more > 1000
+    # A scale is a float32; weights on symmetric grids have no zero-points.
+    grown = sum(layer.bytes for layer in groups.layers) - sum(layer.bytes for layer in channels.layers)
+    assert grown == 4 * more
+    assert groups.file_bytes - channels.file_bytes == grown + groups.header_bytes - channels.header_bytes
+
+
 def test_a_layer_by_hand(quantized: Maker, path: Path) -> None:
     save_checkpoint(quantized("w4a6", w_symmetric=False, exempt=["attention.*"]), path, {"method": "rtn"})
     found = audit_file(path)

@@ -71,6 +71,54 @@ def test_speed_up_is_against_full_precision_on_the_same_engine(records: list[Rec
     assert "speed_up@torch/1" not in keys
 
 
+def with_bf16(row: Record, latencies: dict[int, float], machine: str = "", noisy: bool = False) -> Record:
+    """The row with latencies on openvino-bf16 by batch, under a protocol that says on which machine."""
+    detail = {"protocol": {"machine": machine, "engine": "openvino-bf16"} if machine else {}, "noisy": noisy}
+    measured = {
+        f"latency_ms_per_image@openvino-bf16/{batch}": metric(value, 0.2, protocol="bf16").model_copy(
+            update={"detail": detail}
+        )
+        for batch, value in latencies.items()
+    }
+    return row.model_copy(update={"metrics": row.metrics | measured})
+
+
+def test_speed_up_stands_beside_that_over_the_strongest_full_precision_line() -> None:
+    # Openvino has 24 ms at batch 1 and 16.8 at batch 16: bf16 is faster at batch 1 alone.
+    fp, rtn = with_bf16(full_precision(), {1: 12.0, 16: 20.0}), typical_records()[0]
+    section = only([fp, rtn])
+    keys = [column.key for column in section.columns]
+    assert cell(section, "rtn", "speed_up@openvino/1").value == pytest.approx(24.0 / 14.1)
+    strongest = cell(section, "rtn", "vs_strongest_fp@openvino/1")
+    assert strongest.value == pytest.approx(12.0 / 14.1)
+    assert strongest.low == pytest.approx(11.8 / (14.1 + 14.1 / 50))
+    assert cell(section, "fp", "vs_strongest_fp@openvino/1").value == pytest.approx(0.5)
+    assert "vs_strongest_fp@openvino/16" not in keys
+    assert not [key for key in keys if "bf16" in key and not key.startswith("latency")]
+    assert cell(section, "rtn", "latency_ms_per_image@openvino-bf16/1").text == DASH
+    (said,) = (line for line in section.caption if line.startswith("Strongest full-precision line"))
+    assert "openvino-bf16 at batch 1 (12 ms/image), openvino at batch 16 (16.8 ms/image), of openvino, torch" in said
+
+
+def test_the_only_full_precision_line_is_called_so_and_gets_no_second_column() -> None:
+    fp = make_record("fp", precision="w32a32", metrics=make_metrics(13.2, 24.0, 4.45, None), components={})
+    section = only([fp, typical_records()[0]])
+    assert not [column.key for column in section.columns if column.key.startswith("vs_strongest")]
+    (said,) = (line for line in section.caption if line.startswith("Strongest full-precision line"))
+    assert said.endswith("openvino at batch 1 (24 ms/image), openvino at batch 16 (16.8 ms/image), the only one.")
+
+
+def test_a_full_precision_line_of_another_machine_is_not_beside_a_latency() -> None:
+    section = only([with_bf16(full_precision(), {1: 12.0}, machine="a faster one"), typical_records()[0]])
+    assert "vs_strongest_fp@openvino/1" not in [column.key for column in section.columns]
+
+
+def test_a_ratio_to_a_noisy_strongest_line_is_marked() -> None:
+    section = only([with_bf16(full_precision(), {1: 12.0}, noisy=True), typical_records()[0]])
+    assert cell(section, "rtn", "vs_strongest_fp@openvino/1").notes
+    assert not cell(section, "rtn", "speed_up@openvino/1").notes
+
+
 def test_what_was_not_measured_is_a_dash(records: list[Record]) -> None:
     section = only(records)
     assert cell(section, "rtn", "latency_ms_per_image@torch/1") == Cell(DASH)
@@ -182,6 +230,12 @@ def test_caption_names_protocol_count_budget_seeds_and_extractor(records: list[R
     first = only(records).caption[0]
     for fact in (PROTOCOL, "n = 1024", "budget quick", "seeds 0", "fashion-classifier (sha256 ab12ab12ab12…)"):
         assert fact in first
+
+
+def test_what_average_bits_leave_out_is_said_where_they_are_shown(records: list[Record]) -> None:
+    said = "Scales and zero-points (of channels, groups of weights, inputs, time steps)"
+    assert said in " ".join(only(records).caption)
+    assert said not in " ".join(only([typical_records()[3].model_copy(update={"audit": None})]).caption)
 
 
 def test_distance_has_the_name_its_protocol_gives_it_and_else_the_workload(records: list[Record]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pqbench.bench.cell import Job
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
-from pqbench.bench.stages.stored import StoredImages, write_parts
+from pqbench.bench.stages.stored import StoredImages, write_parts, write_tensors
 from pqbench.contracts.context import ProgressCallback
 from pqbench.diffusion.ddim import Denoiser, ddim_sample
 from pqbench.diffusion.noise import initial_noise
@@ -102,16 +102,17 @@ def stored_images(folder: Path) -> StoredImages:
 def features(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
     """Everything that one pass of the extractor gives, kept for every metric that is made of it."""
     scoring = stage.job.scoring
-    outputs = extract_outputs(scoring.extractor, stored_images(inputs["images"]))
-    _write(folder / FEATURES, **as_kept(outputs, scoring))
+    images = stored_images(inputs["images"])
+    write_tensors(folder / FEATURES, kept_outputs(scoring, images, len(images)))
 
 
-def as_kept(outputs: Mapping[str, Tensor], scoring: Scoring) -> dict[str, Tensor]:
-    """Outputs of an extractor (N, ...) as they are kept, (N, D). Raises `UserError` for what float16 cannot hold."""
-    kept = {name: values.flatten(1).to(DTYPES[scoring.features]) for name, values in outputs.items()}
-    for name, values in kept.items():
-        require_finite(values, f"The extractor {scoring.extractor.name} in {scoring.features}", name)
-    return kept
+def kept_outputs(scoring: Scoring, images: Iterable[Tensor], count: int) -> dict[str, Tensor]:
+    """Outputs of the extractor as they are kept, (N, D): of `count` images, of which one batch is held at a time.
+
+    Raises `UserError` as `extract_outputs` does.
+    """
+    outputs = extract_outputs(scoring.extractor, images, count=count, dtype=DTYPES[scoring.features])
+    return {name: values.flatten(1) for name, values in outputs.items()}
 
 
 def reference(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
@@ -127,7 +128,9 @@ def statistics_into(folder: Path, scoring: Scoring, progress: ProgressCallback) 
         assert scoring.known is not None, "a reference is known or has images"
         found = {name: values.contiguous() for name, values in statistics_tensors(scoring.known).items()}
     require_finite(found["features"], f"The extractor {scoring.extractor.name} in {scoring.features}")
-    write_atomically(folder / STATISTICS, save(found, metadata=statistics_metadata(scoring.extractor)))
+    # What a user's file was made with is for that file to say.
+    libraries = "" if scoring.source is None else scoring.libraries
+    write_tensors(folder / STATISTICS, found, statistics_metadata(scoring.extractor, libraries))
 
 
 def save_strip(images: Tensor, path: Path) -> None:

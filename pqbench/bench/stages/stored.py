@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -48,19 +49,41 @@ class StoredImages:
             return tuple(file.get_slice(IMAGES).get_shape())
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A safetensors file of tensors on the CPU, written from where they are: no copy of them is made in memory."""
+    # The widest types first, as the format wants for their alignment.
+    ordered = dict(sorted(tensors.items(), key=lambda each: (-each[1].dtype.itemsize, each[0])))
+
+    def content() -> Iterator[bytes | memoryview]:
+        yield _header({name: (tensor.dtype, tensor.shape) for name, tensor in ordered.items()}, metadata)
+        for tensor in ordered.values():
+            yield tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+    write_atomically(path, content())
+
+
+def _header(
+    tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """How a file begins whose tensors follow one another in this order."""
+    facts: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
+        facts[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(facts, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
+
+
 def write_parts(path: Path, name: str, shape: tuple[int, ...], parts: Iterable[Tensor], dtype: torch.dtype) -> None:
     """A safetensors file with one tensor, whose rows arrive in parts: the same bytes as if it were written whole.
 
     Raises ValueError when the parts do not add up to the shape; then nothing is written.
     """
-    size = torch.Size(shape).numel() * dtype.itemsize
-    header = json.dumps(
-        {name: {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [0, size]}}, separators=(",", ":")
-    ).encode()
-    header += b" " * (-len(header) % 8)
 
     def content() -> Iterator[bytes | memoryview]:
-        yield len(header).to_bytes(8, "little") + header
+        yield _header({name: (dtype, shape)})
         rows = 0
         for part in parts:
             if part.dtype != dtype or tuple(part.shape[1:]) != shape[1:]:

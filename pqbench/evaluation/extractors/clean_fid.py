@@ -32,6 +32,8 @@ class FidClean(RgbExtractor):
     name: ClassVar[str] = "fid-clean"
     summary: ClassVar[str] = "the Inception of FID after an antialiased resize: clean-fid's mode clean"
     references: ClassVar[tuple[str, ...]] = (FID_BIBTEX, CLEAN_BIBTEX)
+    libraries: ClassVar[tuple[str, ...]] = ("pillow",)
+    """What decides its features beside torch (see `pqbench.evaluation.libraries`)."""
     rule: ClassVar[str] = "uint8, resized to 299x299 by Pillow's bicubic filter, antialiased, in float32, clipped"
 
     def weights(self) -> Weights:
@@ -64,6 +66,7 @@ class FidLegacyTensorflow(FidClean):
     name: ClassVar[str] = "fid-legacy-tensorflow"
     summary: ClassVar[str] = "the Inception of FID with the original graph's resize: clean-fid's legacy_tensorflow"
     references: ClassVar[tuple[str, ...]] = (FID_BIBTEX, CLEAN_BIBTEX)
+    libraries: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[str] = (
         "uint8, resized to 299x299 as TensorFlow 1 does (bilinear, not antialiased) by a sampling grid"
     )
@@ -83,6 +86,8 @@ class FidLegacy(RgbExtractor):
     name: ClassVar[str] = "fid-legacy"
     summary: ClassVar[str] = "the Inception of FID after PyTorch's bilinear resize: clean-fid's legacy_pytorch"
     references: ClassVar[tuple[str, ...]] = (FID_BIBTEX, CLEAN_BIBTEX)
+    libraries: ClassVar[tuple[str, ...]] = ("torch-fidelity",)
+    """Of which the blocks of its net are."""
 
     def weights(self) -> Weights:
         """The state dict that torch-fidelity and pytorch-fid share."""

@@ -11,7 +11,7 @@ from pqbench.contracts.parameters import resolve
 from pqbench.contracts.workload import Extractor
 from pqbench.errors import UserError
 from pqbench.methods.grammar import parse_component
-from pqbench.weights.store import WeightStore, verified
+from pqbench.weights.store import WeightStore, given
 
 if TYPE_CHECKING:
     from pqbench.registry import Registry
@@ -38,7 +38,7 @@ def open_extractor(
             raise UserError(f"The extractor {component.name} takes no file of weights, but {weights} was given.")
         extractor = component.open(None, "")
     else:
-        found = verified(weights, needed) if weights is not None else (store or WeightStore()).find(needed, text)
+        found = given(weights, needed, text) if weights is not None else (store or WeightStore()).find(needed, text)
         extractor = component.open(found.path, found.sha256)
     return dataclasses.replace(extractor, net=extractor.net.to(device))
 

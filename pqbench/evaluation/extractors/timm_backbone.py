@@ -47,6 +47,8 @@ class TimmBackbone(RgbExtractor):
 
     name: ClassVar[str] = "timm"
     summary: ClassVar[str] = "any backbone of timm, timm:NAME; distances on its features are called FD"
+    libraries: ClassVar[tuple[str, ...]] = ("pillow", "timm")
+    """What resizes, and what builds the net and states its size, filter, mean and deviation."""
 
     model: str = parameter("", help="the model's name in timm, with or without the tag of its weights")
 

@@ -33,6 +33,8 @@ class FidTorchFidelity(RgbExtractor):
     name: ClassVar[str] = "fid-torch-fidelity"
     summary: ClassVar[str] = "the Inception of FID as torch-fidelity runs it; has logits and sFID's features too"
     references: ClassVar[tuple[str, ...]] = (FID_BIBTEX, SFID_BIBTEX)
+    libraries: ClassVar[tuple[str, ...]] = ("torch-fidelity",)
+    """Of which the blocks of its net are."""
 
     def weights(self) -> Weights:
         """The state dict that torch-fidelity and pytorch-fid share."""

@@ -15,7 +15,7 @@ from pqbench.bench.records import Manifest, Record
 from pqbench.report.estimates import Estimate
 from pqbench.report.figures.labels import Label, place_labels
 from pqbench.report.figures.style import COLOURS, FAINT, INK, MARKERS, ImageFormat, drawn
-from pqbench.report.measures import LATENCY, latency_place
+from pqbench.report.latency import LATENCY, latency_place
 from pqbench.report.results import distance_name, distance_of
 from pqbench.report.rows import Group, Row, grouped
 

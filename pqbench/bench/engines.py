@@ -1,0 +1,59 @@
+"""On which engines the cells of a run are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pqbench.contracts import Engine
+from pqbench.errors import UserError
+from pqbench.methods.composition import Composition
+from pqbench.registry import Registry
+
+AUTO: Final = "auto"
+"""What stands for the engines below."""
+AUTO_ENGINES: Final = ("torch", "openvino")
+FULL_PRECISION_LINES: Final = ("openvino-bf16",)
+"""What may run full precision faster than `AUTO_ENGINES`, on machines that have it."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engines of a run.
+
+    every   run each model that they can; those that only simulate quantization come first
+    lines   run what is not quantized, for the sake of the comparison: on them a quantized model gains next to nothing
+            over an engine in `every`, and each costs a timing
+    """
+
+    every: tuple[str, ...]
+    lines: tuple[str, ...] = ()
+
+    def of(self, composition: Composition) -> tuple[str, ...]:
+        """The engines for one cell. Peak memory is kept from the last that gives one, the same for every method."""
+        return self.every if composition.precision.quantizes else (*self.lines, *self.every)
+
+
+def choose_engines(asked: Sequence[str], device: str, registry: Registry) -> EngineChoice:
+    """Resolve names; `AUTO` alone stands for the default, with the full-precision lines that run here.
+
+    Raises `UserError` for an engine that is unknown or cannot run here, and for `AUTO` beside other names.
+    """
+    if AUTO in asked and set(asked) != {AUTO}:
+        raise UserError(
+            f"--engines {','.join(asked)} names engines beside {AUTO}, which stands for {' and '.join(AUTO_ENGINES)}: "
+            f"name all of them, or {AUTO} alone."
+        )
+    is_auto = AUTO in asked
+    engines = {name: registry.get("engine", name)() for name in (AUTO_ENGINES if is_auto else asked)}
+    for engine in engines.values():
+        if missing := engine.available():
+            raise UserError(missing)
+    every = tuple(sorted(engines, key=lambda name: engines[name].executes_quantized))
+    lines = [name for name in FULL_PRECISION_LINES if is_auto and _runs(registry.get("engine", name), device)]
+    return EngineChoice(every, tuple(lines))
+
+
+def _runs(engine: type[Engine], device: str) -> bool:
+    return device in engine.devices and not engine().available()

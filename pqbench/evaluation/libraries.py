@@ -1,0 +1,37 @@
+"""Libraries whose release decides an image metric's value: another may resize, decode or build nets otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class UsesLibraries(Protocol):
+    """What an extractor, or a source of images, is when more than its own code and torch decide what it gives.
+
+    libraries   names of distributions, as `pip` knows them
+    """
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Those that it really uses: each one's version becomes part of the protocol."""
+        ...
+
+
+def libraries_of(user: object) -> tuple[str, ...]:
+    """What it declares, nothing for what declares nothing."""
+    return tuple(user.libraries) if isinstance(user, UsesLibraries) else ()
+
+
+def with_versions(libraries: Iterable[str]) -> str:
+    """For keys and protocols: `pillow 12.3.0 + timm 1.0.31`, each once, in the order of the alphabet."""
+    return " + ".join(f"{name} {_version(name)}" for name in sorted(set(libraries)))
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "(not installed)"
