@@ -17,6 +17,7 @@ from pqbench.evaluation.bootstrap import mean_replicates, pivot_interval
 from pqbench.evaluation.clip.encoder import CONTEXT, MISSING, ClipEncoder, is_installed, open_encoder
 from pqbench.evaluation.clip.nets import CLIP_BIBTEX, NETS
 from pqbench.evaluation.clip.pixels import rule
+from pqbench.evaluation.libraries import with_versions
 
 WEIGHT = 100.0
 """That of torchmetrics and of the literature on diffusion models; Hessel et al. (2021, eq. 1) take 2.5."""
@@ -60,6 +61,8 @@ class ClipScore(ImageMetric):
             "pixels": rule(net.size),
             "text": f"the prompt alone, cut at {CONTEXT} tokens",
             "formula": f"mean of {WEIGHT:g} max(cos, 0)",
+            # The one resizes; the other makes tokens of texts and the net of its weights.
+            "libraries": with_versions(("pillow", "open_clip_torch")),
         }
 
     def unsuited(self, setting: Setting) -> str:
