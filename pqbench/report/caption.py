@@ -140,7 +140,7 @@ def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
     if counts:
         yield (
             f"A latency is the median over {' or '.join(map(str, counts))} processes of each one's median, a peak "
-            f"memory their highest. Latencies whose processes differ by more than {percent(REPEAT_LIMIT - 1)} are marked."
+            f"memory their highest. Latencies whose processes differ by over {percent(REPEAT_LIMIT - 1)} are marked."
         )
 
 
