@@ -40,7 +40,7 @@ def converted(net: nn.Module, example: tuple[Tensor, ...], any_batch: bool = Fal
         warnings.simplefilter("ignore")
         try:
             # The frontend calls back into the decoder and does not keep it alive.
-            # Tracing a second time to compare is a third of a compilation; parity compares predictions.
+            # Tracing a second time to compare is a fifth of a compilation; parity compares predictions.
             decoder = TorchScriptPythonDecoder(net.eval(), example_input=example, trace_kwargs={"check_trace": False})
             model = frontend.convert(frontend.load(decoder))
         except Exception as error:  # the frontend has no common type for what it cannot convert
