@@ -13,7 +13,8 @@ class Preset:
 
     images             sampled and scored for each cell
     sampling_batch     images that go through the denoiser together (part of the protocol: it decides rounding)
-    timing_seconds     longest time spent on one latency figure
+    timing_seconds     longest time spent on one latency figure, in all processes together
+    timing_processes   in which each is measured, one after the other
     throughput_batch   the batch of the throughput figure, beside batch 1
     resamples          of the bootstrap
     """
@@ -23,11 +24,13 @@ class Preset:
     timing_seconds: float
     throughput_batch: int
     resamples: int
+    timing_processes: int = 3
 
     def __str__(self) -> str:
         return (
             f"{self.images} images a cell in batches of {self.sampling_batch}, {self.resamples} bootstrap resamples, "
-            f"at most {self.timing_seconds:g} s a latency figure, batches 1 and {self.throughput_batch}"
+            f"at most {self.timing_seconds:g} s a latency figure in {self.timing_processes} processes, "
+            f"batches 1 and {self.throughput_batch}"
         )
 
 

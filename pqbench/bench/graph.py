@@ -214,6 +214,7 @@ def _timing(job: Job, model: Stage) -> Stage:
         "engines": sorted(job.engines),
         "steps": job.steps,
         "batches": timing_batches(job.preset),
+        "processes": job.preset.timing_processes,
         "seconds": job.preset.timing_seconds,
         "threads": torch.get_num_threads(),
         "device": job.device,

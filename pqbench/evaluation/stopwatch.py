@@ -33,9 +33,11 @@ class Timing:
         return sorted(self.runs)[math.ceil(0.95 * len(self.runs)) - 1]
 
     @property
-    def thirds(self) -> tuple[float, float, float]:
-        """Medians of the first, the middle and the last third of the runs."""
+    def thirds(self) -> tuple[float, ...]:
+        """Medians of the first, the middle and the last third of the runs; nothing where there are no three runs."""
         count = len(self.runs)
+        if count < 3:
+            return ()
         first, second = count // 3, count - count // 3
         return (
             statistics.median(self.runs[:first]),
@@ -45,13 +47,20 @@ class Timing:
 
 
 def time_calls(
-    call: Callable[[], object], seconds: float, around: AbstractContextManager[object] | None = None
+    call: Callable[[], object],
+    seconds: float,
+    around: AbstractContextManager[object] | None = None,
+    *,
+    first: float | None = None,
+    least: int = MIN_RUNS,
 ) -> Timing:
-    """Time `call` until about `seconds` have passed, but at least `MIN_RUNS` times.
+    """Time `call` until about `seconds` have passed, but at least `least` times.
 
     around   is entered for the runs that count, after the warm-up
+    first    seconds of the first call, where it has been made already
     """
-    first = _once(call)
+    if first is None:
+        first = _once(call)
     until = perf_counter() + WARM_UP_SHARE * seconds
     call()
     while perf_counter() < until:
@@ -59,7 +68,7 @@ def time_calls(
     runs: list[float] = []
     with around or nullcontext():
         until = perf_counter() + (1 - WARM_UP_SHARE) * seconds
-        while len(runs) < MIN_RUNS or (len(runs) < MAX_RUNS and perf_counter() < until):
+        while len(runs) < least or (len(runs) < MAX_RUNS and perf_counter() < until):
             runs.append(_once(call))
     return Timing(first, tuple(runs))
 

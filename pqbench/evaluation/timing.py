@@ -1,4 +1,4 @@
-"""Latency and memory of one model on one engine, measured in a process of its own."""
+"""Latency and memory of one model on one engine, measured in processes of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from pqbench.bench.records import Metric
 from pqbench.contracts import Engine, Precision
 from pqbench.errors import UserError
+from pqbench.evaluation.parity import complaint
+from pqbench.evaluation.repeats import waited
 from pqbench.evaluation.timing_component import component
 from pqbench.evaluation.timing_metrics import metrics_of
 from pqbench.evaluation.timing_spec import TimingResult, TimingSpec
@@ -27,19 +29,38 @@ def measure(spec: TimingSpec) -> dict[str, Metric]:
 
     Metrics: latency_ms_per_image@ENGINE/BATCH and latency_ms_per_step@ENGINE/BATCH for each batch size, and
     peak_memory_bytes and parity@ENGINE at the largest; where parity fails, parity alone. The time of an image is that
-    of a whole sampling run, the sampler's arithmetic included, over the batch size; so half the steps count. The device
-    is held alone against every other timing on the machine.
+    of a whole sampling run, the sampler's arithmetic included, over the batch size; so half the steps count.
+
+    It is measured in `spec.processes` processes, one after the other (`pqbench.evaluation.repeats` says how they become
+    one figure). Each holds the device alone against every other timing on the machine, and lets go of it at its end:
+    the lock must live and die with the process that uses the device, and what runs in between is timed by itself.
 
     Raises `UserError`, one sentence, when the model cannot be timed: the engine is missing, the checkpoint is damaged,
-    or the process crashed or was killed.
+    or a process crashed or was killed.
     """
     if _is_simulated(spec):
         return {}
+    results: list[TimingResult] = []
+    for turn in range(spec.processes):
+        left = max(0.0, spec.exclusive - waited(results))
+        results.append(_run_alone(spec.model_copy(update={"turn": turn, "exclusive": left})))
+        if _is_rejected(results[0]):
+            break
+    return metrics_of(spec, results)
+
+
+def _run_alone(spec: TimingSpec) -> TimingResult:
+    """What one process answers; the sentence of one that could not be timed is raised."""
     with tempfile.TemporaryDirectory(prefix="pqbench-timing-") as folder:
         result = _run_child(spec, Path(folder))
     if result.error:
         raise UserError(result.error)
-    return metrics_of(spec, result)
+    return result
+
+
+def _is_rejected(result: TimingResult) -> bool:
+    """Whether the engine does not compute the model, so that no latency of it counts."""
+    return result.parity is not None and bool(complaint(result.parity))
 
 
 def _is_simulated(spec: TimingSpec) -> bool:
@@ -52,7 +73,7 @@ def _is_simulated(spec: TimingSpec) -> bool:
 
 
 def _run_child(spec: TimingSpec, folder: Path) -> TimingResult:
-    """Start the timing process and sleep until it ends: a parent that polls would be timed with it."""
+    """Start a timing process and sleep until it ends: a parent that polls would be timed with it."""
     spec_path, result_path, stderr_path = folder / "spec.json", folder / "result.json", folder / "stderr.txt"
     spec_path.write_text(spec.model_dump_json())
     command = [sys.executable, "-m", "pqbench.evaluation.timing_child", str(spec_path), str(result_path)]

@@ -1,4 +1,4 @@
-"""The process in which one model is timed.
+"""A process in which one model is timed: one of several.
 
     python -m pqbench.evaluation.timing_child SPEC RESULT
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ class _Bench:
         executable = self.engine.compile(net, self.workload.shape, batch, self.spec.threads, **conditional)
         return executable, perf_counter() - start
 
-    def largest_batch(self, batch: int) -> tuple[MemoryUse, BatchTimes, ParityUse]:
+    def largest_batch(self, batch: int) -> tuple[MemoryUse, BatchTimes, ParityUse | None]:
         """The peak of the first sampling run of the process; timing and parity go on with the same executable."""
         from pqbench.evaluation.memory import PeakMemory, process_peak, resident
         from pqbench.evaluation.parity import measure_parity
@@ -118,16 +119,17 @@ class _Bench:
         memory = MemoryUse(
             batch=batch, peak=peak.bytes, window=peak.window, baseline=baseline, loading_peak=loading_peak
         )
-        times = self.time_alone(batch, executable, seconds)
-        # The run that was watched for memory was the first one.
-        sampling = times.sampling.model_copy(update={"first": first})
-        parity = measure_parity(executable, batch, self.load(), self.workload, self.spec.steps)
-        return memory, times.model_copy(update={"sampling": sampling}), parity
+        times = self.time_alone(batch, executable, seconds, first)
+        if self.spec.turn:
+            return memory, times, None
+        return memory, times, measure_parity(executable, batch, self.load(), self.workload, self.spec.steps)
 
-    def time_alone(self, batch: int, executable: Executable, compile_seconds: float) -> BatchTimes:
+    def time_alone(
+        self, batch: int, executable: Executable, compile_seconds: float, first: float | None = None
+    ) -> BatchTimes:
         """`time`, on a quiet machine where the spec waits for one: again when others came, until its time is up."""
         from pqbench.evaluation.gpu import other_processes
-        from pqbench.evaluation.timing_metrics import is_disturbed
+        from pqbench.evaluation.steadiness import is_disturbed
 
         waited, limit, on_gpu = 0.0, self.spec.exclusive, self.device.type == "cuda"
         while True:
@@ -135,22 +137,29 @@ class _Bench:
                 waited += wait_until_quiet(limit - waited)
             before = other_processes(self.spec.device) if on_gpu else ()
             start = perf_counter()
-            times = self.time(batch, executable, compile_seconds)
+            times = self.time(batch, executable, compile_seconds, first)
+            first = times.sampling.first
             found = dict.fromkeys((*before, *(other_processes(self.spec.device) if on_gpu else ())))
             times = times.model_copy(update={"waited": waited, "other_processes": tuple(found)})
             if not is_disturbed(times) or waited >= limit:
                 return times
             waited += perf_counter() - start
 
-    def time(self, batch: int, executable: Executable, compile_seconds: float) -> BatchTimes:
-        """Single steps and whole runs of one batch size."""
+    def time(self, batch: int, executable: Executable, compile_seconds: float, first: float | None) -> BatchTimes:
+        """Single steps and whole runs of one batch size, in this process's share of the seconds.
+
+        first   seconds of the first run in this process, where it has been made already
+        """
         from pqbench.engines.executed import counts, fell_back, stored_weights
         from pqbench.evaluation.energy import EnergyMeter, energy_counters
-        from pqbench.evaluation.stopwatch import time_calls
+        from pqbench.evaluation.stopwatch import MIN_RUNS, time_calls
 
         others, meter = OtherWork(), EnergyMeter(energy_counters(self.spec.device)[0])
-        sampling = time_calls(self._sampling_run(executable, batch), self.spec.seconds, around=meter)
-        step = time_calls(self._step(executable, batch), self.spec.seconds * STEP_SHARE)
+        seconds = self.spec.seconds / self.spec.processes
+        # Together the processes make as many runs at least as one would: a run may take minutes.
+        least = ceil(MIN_RUNS / self.spec.processes)
+        sampling = time_calls(self._sampling_run(executable, batch), seconds, meter, first=first, least=least)
+        step = time_calls(self._step(executable, batch), seconds * STEP_SHARE)
         other_work, layers = others.share(), executable.layers()
         return BatchTimes(
             batch=batch,

@@ -1,17 +1,18 @@
-"""From what a timing process measured to metrics."""
+"""From what the processes of a timing measured to metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pqbench.bench.records import Metric
-from pqbench.evaluation.machine import is_busy
+from pqbench.evaluation import repeats
 from pqbench.evaluation.parity import complaint
+from pqbench.evaluation.steadiness import agree, is_disturbed, is_unsteady
 from pqbench.evaluation.timing_spec import (
     BatchTimes,
-    CallTimes,
     EnergyProtocol,
-    EnergyUse,
+    Kind,
     MemoryUse,
     ParityUse,
     TimingProtocol,
@@ -20,42 +21,40 @@ from pqbench.evaluation.timing_spec import (
 )
 
 ENERGY = "energy_joules_per_image@"
-TAIL_RATIO = 1.5
-"""So does a 95th percentile this many times the median."""
-SLOW_RUN_RATIO = 1.5
-"""So do whole runs that take this many times what their steps take by themselves, or the other way round."""
-REPEAT_LIMIT = 1.05
-"""And so do thirds of the runs whose medians are further apart than this: three measurements would not agree."""
 PARITY = "parity@"
 
 
-def metrics_of(spec: TimingSpec, result: TimingResult) -> dict[str, Metric]:
-    """All metrics of one timing process, by name; parity alone when the engine does not compute the model."""
+def metrics_of(spec: TimingSpec, results: Sequence[TimingResult]) -> dict[str, Metric]:
+    """All metrics of a cell's timing processes, by name; parity alone when the engine does not compute the model.
+
+    results   of one process or more, in their order; parity is that of the first one
+    """
     metrics: dict[str, Metric] = {}
-    if result.parity is not None:
-        parity = metrics[f"{PARITY}{spec.engine}"] = _parity(spec, result, result.parity)
+    first = results[0]
+    if first.parity is not None:
+        parity = metrics[f"{PARITY}{spec.engine}"] = _parity(spec, first, first.parity)
         if not parity.detail["accepted"]:
             return metrics
-    for times in result.batches:
-        place = f"{spec.engine}/{times.batch}"
-        metrics[f"latency_ms_per_image@{place}"] = _latency(spec, result, times, times.sampling, times.batch)
-        step = _latency(spec, result, times, times.step, 1)
-        # Once is enough: there are as many entries as layers.
-        layers = [layer.model_dump(mode="json") for layer in times.layers]
-        metrics[f"latency_ms_per_step@{place}"] = step.model_copy(update={"detail": step.detail | {"layers": layers}})
-    # Of the largest batch, which is that of the throughput.
-    if result.batches and (energy := result.batches[0].energy) is not None:
-        place = f"{spec.engine}/{result.batches[0].batch}"
-        metrics[f"{ENERGY}{place}"] = _energy(spec, result, result.batches[0], energy)
-    if result.memory is not None:
-        metrics["peak_memory_bytes"] = _memory(spec, result, result.memory)
+    for number, processes in enumerate(repeats.by_batch(results)):
+        place = f"{spec.engine}/{processes[0].batch}"
+        metrics[f"latency_ms_per_image@{place}"] = _latency(spec, results, processes, "sampling")
+        metrics[f"latency_ms_per_step@{place}"] = _with_layers(_latency(spec, results, processes, "step"), processes[0])
+        # Of the largest batch, which comes first and is that of the throughput.
+        energies = [times for times in processes if times.energy is not None]
+        if number == 0 and energies:
+            metrics[f"{ENERGY}{place}"] = _energy(spec, first, energies)
+    memories = [result.memory for result in results if result.memory is not None]
+    if memories:
+        metrics["peak_memory_bytes"] = _memory(spec, first, memories)
     return metrics
 
 
-def _latency(spec: TimingSpec, result: TimingResult, times: BatchTimes, calls: CallTimes, share: int) -> Metric:
-    """A latency in milliseconds of one call, divided among `share` images."""
-    milliseconds = 1000 / share
-    protocol = _protocol("latency", spec, result, times.batch)
+def _latency(spec: TimingSpec, results: Sequence[TimingResult], processes: Sequence[BatchTimes], kind: Kind) -> Metric:
+    """A latency in milliseconds: of one image in a whole run, or of one step of the batch."""
+    times = repeats.combined_batch(processes)
+    calls = times.of(kind)
+    milliseconds = 1000 / (times.batch if kind == "sampling" else 1)
+    protocol = _protocol("latency", spec, results[0], times.batch)
     detail: dict[str, Any] = {
         "p95": calls.p95 * milliseconds,
         "first_call": calls.first * milliseconds,
@@ -63,17 +62,19 @@ def _latency(spec: TimingSpec, result: TimingResult, times: BatchTimes, calls: C
         "steps": spec.steps,
         "batch": times.batch,
         "threads": spec.threads,
-        "thirds": [each * milliseconds for each in calls.thirds],
         "layer_precisions": times.layer_precisions,
         "weights_held": times.weights_held,
         "fell_back": list(times.fell_back),
         "compile_seconds": times.compile_seconds,
-        "load_average": result.load_average,
+        "load_average": results[0].load_average,
         "other_work": times.other_work,
         "other_cores": times.other_cores,
         "other_processes": list(times.other_processes),
         "waited": times.waited,
-        "noisy": is_noisy(times, calls, spec.steps),
+        "processes": [
+            _process_latency(result, each, kind, milliseconds) for result, each in zip(results, processes, strict=True)
+        ],
+        "noisy": is_unsteady(processes, kind, spec.steps),
         "protocol": protocol.facts,
     }
     return Metric(
@@ -86,33 +87,37 @@ def _latency(spec: TimingSpec, result: TimingResult, times: BatchTimes, calls: C
     )
 
 
-def is_noisy(times: BatchTimes, calls: CallTimes, steps: int) -> bool:
-    """Whether a latency should be measured again on a quieter machine.
+def _process_latency(result: TimingResult, times: BatchTimes, kind: Kind, milliseconds: float) -> dict[str, Any]:
+    """What one process says by itself; `value` is its median, in the metric's unit."""
+    calls = times.of(kind)
+    return {
+        "value": calls.median * milliseconds,
+        "p95": calls.p95 * milliseconds,
+        "first_call": calls.first * milliseconds,
+        "runs": calls.runs,
+        "thirds": [each * milliseconds for each in calls.thirds],
+        "compile_seconds": times.compile_seconds,
+        "load_average": result.load_average,
+        "other_work": times.other_work,
+        "other_cores": times.other_cores,
+        "waited": times.waited,
+    }
 
-    A machine that slows down for all runs of one kind shows no tail in them, but runs and their steps then disagree.
-    One that changes its speed once shows no tail either, but the thirds of the runs then disagree.
-    """
-    together, alone = times.sampling.median, steps * times.step.median
-    disagree = max(together, alone) > SLOW_RUN_RATIO * min(together, alone)
-    drifts = bool(calls.thirds) and max(calls.thirds) > REPEAT_LIMIT * min(calls.thirds)
-    return is_disturbed(times) or calls.p95 > TAIL_RATIO * calls.median or disagree or drifts
+
+def _with_layers(step: Metric, times: BatchTimes) -> Metric:
+    """Once is enough: there are as many entries as layers."""
+    layers = [layer.model_dump(mode="json") for layer in times.layers]
+    return step.model_copy(update={"detail": step.detail | {"layers": layers}})
 
 
-def is_disturbed(times: BatchTimes) -> bool:
-    """Whether other processes had the processor, or were on the graphics card, while a batch size was timed."""
-    return is_busy(times.other_work, times.other_cores) or bool(times.other_processes)
-
-
-def _energy(spec: TimingSpec, result: TimingResult, times: BatchTimes, energy: EnergyUse) -> Metric:
-    """Joules of an image; as noisy as others were busy, for the counters count them too."""
+def _energy(spec: TimingSpec, result: TimingResult, processes: Sequence[BatchTimes]) -> Metric:
+    """Joules of an image; noisy where others were busy, for the counters count them too, or processes disagree."""
+    times = repeats.combined_batch(processes)
+    energy = times.energy
+    assert energy is not None
+    joules = [each.energy.joules for each in processes if each.energy is not None]
     protocol = EnergyProtocol(
-        family="energy",
-        workload=spec.workload,
-        engine=spec.engine,
-        device=spec.device,
-        machine=result.machine,
-        threads=spec.threads,
-        batch=times.batch,
+        **_protocol("energy", spec, result, times.batch).facts,
         counters=energy.counters,
     )
     detail = {
@@ -120,7 +125,8 @@ def _energy(spec: TimingSpec, result: TimingResult, times: BatchTimes, energy: E
         "other_work": times.other_work,
         "other_cores": times.other_cores,
         "other_processes": list(times.other_processes),
-        "noisy": is_disturbed(times),
+        "processes": [{"value": each} for each in joules],
+        "noisy": any(map(is_disturbed, processes)) or not agree(joules),
         "protocol": protocol.facts,
     }
     return Metric(value=energy.joules, unit="J", direction="lower", n=energy.runs, protocol=protocol.id, detail=detail)
@@ -148,14 +154,22 @@ def _parity(spec: TimingSpec, result: TimingResult, parity: ParityUse) -> Metric
     )
 
 
-def _memory(spec: TimingSpec, result: TimingResult, memory: MemoryUse) -> Metric:
+def _memory(spec: TimingSpec, result: TimingResult, processes: Sequence[MemoryUse]) -> Metric:
+    """The highest peak, with the other figures of its process."""
+    memory = repeats.combined_memory(processes)
     protocol = _protocol("memory", spec, result, memory.batch)
-    detail = memory.model_dump(exclude={"peak"}) | {"engine": spec.engine, "protocol": protocol.facts}
-    return Metric(value=memory.peak, unit="bytes", direction="lower", n=1, protocol=protocol.id, detail=detail)
+    detail = memory.model_dump(exclude={"peak"}) | {
+        "engine": spec.engine,
+        "processes": [{"value": each.peak} for each in processes],
+        "protocol": protocol.facts,
+    }
+    return Metric(
+        value=memory.peak, unit="bytes", direction="lower", n=len(processes), protocol=protocol.id, detail=detail
+    )
 
 
 def _protocol(
-    family: Literal["latency", "memory", "parity"], spec: TimingSpec, result: TimingResult, batch: int
+    family: Literal["energy", "latency", "memory", "parity"], spec: TimingSpec, result: TimingResult, batch: int
 ) -> TimingProtocol:
     return TimingProtocol(
         family=family,
@@ -165,4 +179,5 @@ def _protocol(
         machine=result.machine,
         threads=spec.threads,
         batch=batch,
+        processes=1 if family == "parity" else spec.processes,
     )

@@ -9,8 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pqbench.bench.hashing import digest
 
-PROTOCOL_VERSION = 1
-"""Raised when the way of measuring changes so that the same protocol would give other values."""
+PROTOCOL_VERSION = 2
+"""Raised when the way of measuring changes so that the same protocol would give other values.
+
+2: a latency is the median of several processes' medians, a peak the largest of theirs; before, there was one process.
+"""
+
+Kind = Literal["step", "sampling"]
+"""What is called and timed: single steps, or whole sampling runs."""
 
 
 class _Frozen(BaseModel):
@@ -25,8 +31,10 @@ class TimingSpec(_Frozen):
     checkpoint         packed checkpoint of the model (full precision: one without integers)
     steps              sampling steps of a run, from which the time of an image follows
     batches            batch sizes; memory is measured at the largest
-    seconds            budget for the runs of one batch size; a few are made, whatever they cost
+    processes          in which all of it is measured, one after the other
+    seconds            budget for the runs of one batch size in all processes; a few are made, whatever they cost
     exclusive          seconds for which a batch size may wait for a quiet machine, and be timed again when it was not
+    turn               which of the processes this is for, from 0; parity is measured in that one alone
     """
 
     workload: str
@@ -35,9 +43,11 @@ class TimingSpec(_Frozen):
     steps: int = Field(ge=1)
     batches: tuple[int, ...] = Field(min_length=1)
     threads: int = Field(ge=1)
+    processes: int = Field(default=3, ge=1)
     seconds: float = Field(default=3.0, gt=0)
     device: str = "cpu"
     exclusive: float = Field(default=0.0, ge=0)
+    turn: int = Field(default=0, ge=0)
 
 
 class TimingProtocol(_Frozen):
@@ -51,6 +61,7 @@ class TimingProtocol(_Frozen):
     machine: str
     threads: int
     batch: int
+    processes: int
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -80,7 +91,8 @@ class EnergyUse(_Frozen):
 class CallTimes(_Frozen):
     """Seconds of one kind of call.
 
-    thirds   medians of the first, the middle and the last third of the runs: three measurements of the same thing
+    thirds   medians of the first, the middle and the last third of the runs: three measurements of the same thing; none
+             of fewer than three runs
     """
 
     first: float
@@ -142,6 +154,10 @@ class BatchTimes(_Frozen):
     waited: float = 0.0
     """Seconds that passed before a quiet machine was found, or not."""
     energy: EnergyUse | None = None
+
+    def of(self, kind: Kind) -> CallTimes:
+        """The times of one kind of call."""
+        return self.step if kind == "step" else self.sampling
 
 
 class MemoryUse(_Frozen):

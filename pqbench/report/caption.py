@@ -9,12 +9,14 @@ from typing import Any
 
 from pqbench.bench.records import Manifest, Metric, Record
 from pqbench.comparison.result import Comparison
+from pqbench.evaluation.steadiness import REPEAT_LIMIT
 from pqbench.report.estimates import Estimate
 from pqbench.report.evidence import Evidence
 from pqbench.report.latency import latency_heading
 from pqbench.report.measures import ENERGY
 from pqbench.report.rows import QUALITY, Group, Row
 from pqbench.report.strongest import full_precision_lines, strongest_line
+from pqbench.text import percent
 
 HASH = re.compile(r"[0-9a-f]{40,}")
 HASH_SHOWN = 12
@@ -137,6 +139,12 @@ def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
         "simulation of quantization has no latency. Speed-up and size are against the full-precision row, speed-up on "
         "the same engine."
     )
+    counts = _processes(group.records)
+    if counts:
+        yield (
+            f"A latency is the median over {' or '.join(map(str, counts))} processes of each one's median, a peak "
+            f"memory their highest. Latencies whose processes differ by over {percent(REPEAT_LIMIT - 1)} are marked."
+        )
     if any(record.audit is not None for record in group.records):
         yield (
             "Average bits: of weights over all of them, floating-point ones at their width; of activations over the "
@@ -144,6 +152,12 @@ def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
             "steps), biases and normalisation are not in them; they are in the size, which is that of the whole packed "
             "file."
         )
+
+
+def _processes(records: Sequence[Record]) -> list[int]:
+    """In how many processes figures were measured, where more than one; earlier versions used one and said nothing."""
+    counts = {len(metric.detail.get("processes") or ()) for record in records for metric in record.metrics.values()}
+    return sorted(count for count in counts if count > 1)
 
 
 def _strongest(group: Group) -> Iterator[str]:

@@ -127,7 +127,8 @@ def _measured(facts: ExportFacts) -> Iterator[str]:
     yield ""
     yield (
         "Images are judged as the protocol says, at the end of this card: those of the model simulated in torch, "
-        "unless it names an engine. A latency is a median on the machine that its protocol names."
+        "unless it names an engine. A latency is a median on the machine and over as many "
+        "processes as its protocol names."
     )
     for note in facts.record.notes:
         yield f"- {note}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pqbench.bench.records import Metric
 from pqbench.report.rows import Row
@@ -33,9 +33,9 @@ def ratio_notes(ours: Figure, theirs: Figure) -> Iterator[str]:
 
 
 def _sentence(metric: Metric) -> str:
-    work = _others(metric)
+    work = f"{_others(metric)}{_processes(metric)}"
     if "p95" not in metric.detail:
-        return f"Measured on a busy machine: {work}."
+        return f"Measured on a busy or unsteady machine: {work}."
     p95 = float(metric.detail.get("p95") or 0.0)
     tail = p95 / metric.value if metric.value else 0.0
     return (
@@ -44,12 +44,25 @@ def _sentence(metric: Metric) -> str:
     )
 
 
-def _drift(metric: Metric) -> str:
-    """How far the medians of the first, the second and the last third of the runs lie apart."""
-    thirds = [float(median) for median in metric.detail.get("thirds") or ()]
-    if not thirds or min(thirds) <= 0:
+def _processes(metric: Metric) -> str:
+    """How far the figures of several processes lie apart."""
+    values = [float(process["value"]) for process in metric.detail.get("processes") or ()]
+    if len(values) < 2 or min(values) <= 0:
         return ""
-    return f", medians of thirds of the runs differ by {100 * (max(thirds) / min(thirds) - 1):.0f} %"
+    return f", its {len(values)} processes differ by {_apart(values):.0f} %"
+
+
+def _drift(metric: Metric) -> str:
+    """How far the medians of the first, the second and the last third of a process's runs lie apart, at most."""
+    processes = metric.detail.get("processes") or (metric.detail,)
+    each = [[float(median) for median in process.get("thirds") or ()] for process in processes]
+    apart = [_apart(thirds) for thirds in each if thirds and min(thirds) > 0]
+    return f", medians of thirds of the runs differ by {max(apart):.0f} %" if apart else ""
+
+
+def _apart(values: Sequence[float]) -> float:
+    """Per cent of the smallest that the largest lies above it."""
+    return 100 * (max(values) / min(values) - 1)
 
 
 def _others(metric: Metric) -> str:

@@ -122,9 +122,7 @@ def given(path: Path, weights: Weights, asked: str) -> FoundWeights:
 
     asked   what `pqbench fetch` must be given to fetch the right one
     """
-    remedy = (
-        f"give the path of {weights.file}, or leave --weights out and get it with `pqbench fetch {quoted(asked)}`."
-    )
+    remedy = f"give the path of {weights.file}, or leave --weights out and get it with `pqbench fetch {quoted(asked)}`."
     return verified(path, weights, remedy=remedy)
 
 

@@ -12,7 +12,7 @@ from pqbench.errors import UserError
 
 
 def test_latency_comes_from_engines_that_execute_the_model(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = replace(plans.PRESETS["quick"], timing_seconds=0.1, throughput_batch=2)
+    quick = replace(plans.PRESETS["quick"], timing_seconds=0.1, timing_processes=1, throughput_batch=2)
     monkeypatch.setitem(plans.PRESETS, "quick", quick)
     records = bench.run("cheap[w=8,a=8]", engines=("torch", "openvino"))
     assert [record.status for record in records.values()] == ["ok", "ok"]

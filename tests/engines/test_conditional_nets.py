@@ -26,7 +26,7 @@ def test_a_conditional_net_is_timed_in_a_process_of_its_own(tmp_path: Path) -> N
     save_checkpoint(TinyText().denoiser(), path)
     spec = TimingSpec(
         workload="pqbench.testing.conditional:TinyText", checkpoint=str(path), engine="openvino", steps=4,
-        batches=(1, 2), threads=1, seconds=0.1,
+        batches=(1, 2), threads=1, seconds=0.1, processes=1,
     )  # fmt: skip
     found = measure(spec)
     assert all(found[f"latency_ms_per_image@openvino/{batch}"].value > 0 for batch in (1, 2))

@@ -122,7 +122,7 @@ SPEC = TimingSpec(workload="tiny", checkpoint="x", engine="torch", steps=1, batc
 
 
 def figures(measured: BatchTimes, spec: TimingSpec = SPEC) -> dict[str, Metric]:
-    return metrics_of(spec, TimingResult(machine="64 x Test", batches=(measured,)))
+    return metrics_of(spec, [TimingResult(machine="64 x Test", batches=(measured,))])
 
 
 def test_a_busy_core_of_many_makes_a_latency_noisy() -> None:
@@ -156,9 +156,10 @@ class FakeBench(timing_child._Bench):
         self.cores = iter(cores)
         self.timed = 0
 
-    def time(self, batch: int, executable: Any, compile_seconds: float) -> BatchTimes:
+    def time(self, batch: int, executable: Any, compile_seconds: float, first: float | None) -> BatchTimes:
         self.timed += 1
-        return times(other_cores=next(self.cores))
+        calls = CallTimes(first=first or self.timed, median=0.01, p95=0.0101, runs=10)
+        return times(other_cores=next(self.cores), sampling=calls)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +175,5 @@ def test_a_disturbed_timing_is_made_again_while_there_is_time(
     assert bench.timed == timed
     latency = figures(found)["latency_ms_per_image@torch/4"]
     assert latency.detail["noisy"] is noisy
+    assert found.sampling.first == 1  # what is made again is no first call any more
     assert found.waited <= exclusive + 1

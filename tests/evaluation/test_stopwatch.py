@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pqbench.evaluation.machine import OtherWork, device_alone
 from pqbench.evaluation.memory import PeakMemory, process_peak, resident
+from pqbench.evaluation.steadiness import is_noisy
 from pqbench.evaluation.stopwatch import MIN_RUNS, Timing, time_calls
-from pqbench.evaluation.timing_metrics import is_noisy
 from pqbench.evaluation.timing_spec import BatchTimes, CallTimes
 
 MIB = 2**20

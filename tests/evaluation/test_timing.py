@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ from pqbench.quantization.observers import MinMax
 from pqbench.quantization.ranges import minmax
 from pqbench.quantization.scope import quantize_layers
 from pqbench.testing.tiny import TinyWorkload
+
+NOTES = "PQBENCH_TEST_NOTES"
+"""Names the folder in which each timing process leaves a file."""
 
 
 class Missing(TorchEager):
@@ -52,12 +56,16 @@ class Raising(TorchEager):
 
 
 class Sleeping(TorchEager):
-    """An engine of known speed: 10 ms a step."""
+    """An engine of known speed: 10 ms a step, and twice that in the second process of those that note themselves."""
 
     def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
+        notes = Path(os.environ[NOTES])
+        (notes / str(os.getpid())).touch()
+        pause = 0.020 if len(list(notes.iterdir())) == 2 else 0.010
+
         class Slow(EagerExecutable):
             def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-                time.sleep(0.010)
+                time.sleep(pause)
                 return super().__call__(x_t, t)
 
         return Slow(net, threads)
@@ -82,20 +90,26 @@ def w4a4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def spec(checkpoint: Path, engine: str, batches: tuple[int, ...] = (1,), seconds: float = 0.1) -> TimingSpec:
+def spec(
+    checkpoint: Path, engine: str, batches: tuple[int, ...] = (1,), seconds: float = 0.1, processes: int = 1
+) -> TimingSpec:
     return TimingSpec(
-        workload="tiny", checkpoint=str(checkpoint), engine=engine, steps=4, batches=batches, threads=1, seconds=seconds
-    )
+        workload="tiny", checkpoint=str(checkpoint), engine=engine, steps=4, batches=batches, threads=1,
+        seconds=seconds, processes=processes,
+    )  # fmt: skip
 
 
 def own(engine: type) -> str:
     return f"{__name__}:{engine.__name__}"
 
 
-def test_a_known_speed_is_measured(full_precision: Path) -> None:
+def test_a_known_speed_is_measured_and_a_slow_process_among_three_only_makes_it_noisy(
+    full_precision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = own(Sleeping)
+    monkeypatch.setenv(NOTES, str(tmp_path))
     start, before = time.perf_counter(), psutil.Process().cpu_times()
-    metrics = measure(spec(full_precision, engine, batches=(1, 2), seconds=0.4))
+    metrics = measure(spec(full_precision, engine, batches=(1, 2), seconds=0.6, processes=3))
     after = psutil.Process().cpu_times()
     # The parent sleeps meanwhile: one that polled would be timed with its child.
     assert after.user + after.system - before.user - before.system < 0.2 * (time.perf_counter() - start)
@@ -104,6 +118,19 @@ def test_a_known_speed_is_measured(full_precision: Path) -> None:
     # Four steps of a batch of two: half of four steps an image, plus the sampler's arithmetic.
     assert 20 <= metrics[f"latency_ms_per_image@{engine}/2"].value < 60
     assert 40 <= metrics[f"latency_ms_per_image@{engine}/1"].value < 120
+    assert len(list(tmp_path.iterdir())) == 3
+    for name, metric in metrics.items():
+        if name.startswith("latency_"):
+            first, slow, third = (each["value"] for each in metric.detail["processes"])
+            assert slow > 1.2 * max(first, third)
+            assert metric.value == max(first, third)
+            assert metric.detail["noisy"]
+            assert metric.n == sum(each["runs"] for each in metric.detail["processes"])
+            assert metric.detail["protocol"]["processes"] == 3
+    memory = metrics["peak_memory_bytes"]
+    assert memory.value == max(each["value"] for each in memory.detail["processes"])
+    assert memory.n == 3
+    assert metrics[f"parity@{engine}"].detail["protocol"]["processes"] == 1
 
 
 @pytest.fixture(scope="module")

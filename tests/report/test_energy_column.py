@@ -47,4 +47,4 @@ def test_other_counters_have_a_column_of_their_own() -> None:
 
 def test_energy_of_a_busy_machine_is_marked() -> None:
     section = section_of(with_energy("rtn", 1.25, noisy=True))
-    assert "Measured on a busy machine: other work took 40 % of it (0.8 cores)." in section.footnotes
+    assert "Measured on a busy or unsteady machine: other work took 40 % of it (0.8 cores)." in section.footnotes

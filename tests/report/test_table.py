@@ -186,6 +186,19 @@ def test_a_latency_says_in_what_arithmetic_and_whether_on_a_busy_machine() -> No
     assert (flat_rows([record])[0]["latency_batch"], flat_rows([record])[0]["latency_noisy"]) == (1, False)
 
 
+def test_processes_that_disagree_are_said_and_how_many_there_were() -> None:
+    processes = [{"value": 9.0, "thirds": [9.0, 9.0, 9.9]}, {"value": 9.0, "thirds": []}, {"value": 12.6, "thirds": []}]
+    detail = {"layer_precisions": {"u8": 63}, "noisy": True, "other_work": 0.01, "p95": 12.6, "processes": processes}
+    latency = metric(9.0, protocol=TIMING).model_copy(update={"detail": detail})
+    name = "latency_ms_per_image@openvino/1"
+    section = only([make_record("rtn", metrics=make_metrics(50, None, 1, 9) | {name: latency})])
+    (noisy,) = cell(section, "rtn", name).notes
+    assert "its 3 processes differ by 40 %" in section.footnotes[noisy - 1]
+    assert "thirds of the runs differ by 10 %" in section.footnotes[noisy - 1]
+    assert any("median over 3 processes" in line for line in section.caption)
+    assert not any("processes" in line for line in only([full_precision()]).caption)
+
+
 def test_layers_that_fell_back_and_a_failed_parity_are_footnotes() -> None:
     detail = {"layer_precisions": {"u8": 3, "f32": 2}, "weights_held": {"i8": 3, "f32": 1}, "fell_back": ["mid", "out"]}
     latency = metric(9.0, protocol=TIMING).model_copy(update={"detail": detail})

@@ -105,7 +105,7 @@ def parity(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pro
 
 
 def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: ProgressCallback) -> None:
-    """Latency on every engine that executes the model for real, and peak memory, each in a process of its own."""
+    """Latency on every engine that executes the model for real, and peak memory, each in processes of its own."""
     from pqbench.evaluation.timing import TimingSpec, measure
 
     job = stage.job
@@ -119,6 +119,7 @@ def time(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Progr
             steps=job.steps,
             batches=tuple(timing_batches(job.preset)),
             threads=int(stage.facts["threads"]),
+            processes=job.preset.timing_processes,
             seconds=job.preset.timing_seconds,
             device=job.device,
             exclusive=job.exclusive,
