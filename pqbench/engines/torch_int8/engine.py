@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,8 @@ from pqbench.engines.torch_int8.lowering import KEPT, lower
 from pqbench.engines.torch_int8.product import Shapes
 from pqbench.errors import UserError
 
+_DIVISION = {"eager_numerics.division_rounding": True}
+"""Inductor's option for divisions in triton that are rounded as torch rounds them: codes are rounded quotients."""
 _LEAST_CAPABILITY = (7, 5)
 """Of NVIDIA GPUs whose tensor cores multiply integers (Turing)."""
 
@@ -54,4 +56,5 @@ class TorchInt8(Engine):
         example = torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.int64), *condition
         names = {name for name, _ in net.named_modules()}
         lowering = Lowering.for_device(device.type, KEPT)
+        lowering = replace(lowering, options={**lowering.options, **_DIVISION})
         return compile_net(lower(net, Shapes.for_device(device.type)), names, lowering, threads, example)
