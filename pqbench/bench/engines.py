@@ -40,7 +40,7 @@ def choose_engines(asked: Sequence[str], device: str, registry: Registry) -> Eng
 
     Raises `UserError` for an engine that is unknown or cannot run here, and for `AUTO` beside other names.
     """
-    auto = AUTO_ENGINES[device]
+    auto = AUTO_ENGINES.get(device, ())
     if AUTO in asked and set(asked) != {AUTO}:
         raise UserError(
             f"--engines {','.join(asked)} names engines beside {AUTO}, which stands for {' and '.join(auto)}: "
@@ -52,8 +52,10 @@ def choose_engines(asked: Sequence[str], device: str, registry: Registry) -> Eng
         if missing := engine.available():
             raise UserError(missing)
     every = tuple(sorted(engines, key=lambda name: engines[name].executes_quantized))
-    lines = [name for name in FULL_PRECISION_LINES[device] if is_auto and _runs(registry.get("engine", name), device)]
-    return EngineChoice(every, tuple(lines))
+    lines = [
+        name for name in FULL_PRECISION_LINES.get(device, ()) if is_auto and _runs(registry.get("engine", name), device)
+    ]
+    return EngineChoice(every, lines)
 
 
 def _runs(engine: type[Engine], device: str) -> bool:

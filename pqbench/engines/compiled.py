@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -89,11 +90,17 @@ def compile_net(
 
 
 class _Whole(nn.Module):
-    """A net with its hooks: torch compiles those of the outermost module apart from it, as graphs of their own."""
+    """A net with its hooks: torch compiles those of the outermost module apart from it, as graphs of their own.
+
+    Torch keeps what it compiled with the code that it compiled, for as long as the code lives, and counts how often it
+    did: so each has code of its own, and nets neither add up to a limit nor outlive their executables.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
+        own = FunctionType(_Whole.forward.__code__.replace(), globals())
+        self.forward = MethodType(own, self)  # type: ignore[method-assign]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """What the net predicts, its hooks done."""

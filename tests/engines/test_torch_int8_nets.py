@@ -153,6 +153,16 @@ def test_torch_compile_names_the_layers_of_a_net_with_a_correction() -> None:
     assert set(by_layer(executable.layers())) == {"first", "attention", "blocks.0"}
 
 
+@needs_compiler
+@pytest.mark.usefixtures("without_inductor")
+def test_nets_that_differ_in_their_weights_alone_are_compiled_as_often_as_there_are_and_told_apart() -> None:
+    x, t = inputs()
+    nets = [OneLayer().eval() for _ in range(torch._dynamo.config.recompile_limit + 2)]
+    executables = [TorchCompile().compile(net, (3, 4, 4), 2, threads=1) for net in nets]
+    for net, executable in zip(nets, executables, strict=True):
+        torch.testing.assert_close(executable(x, t), net(x, t), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("workload", [TinyWorkload(), TinyText()], ids=lambda workload: workload.name)
