@@ -52,9 +52,8 @@ def choose_engines(asked: Sequence[str], device: str, registry: Registry) -> Eng
         if missing := engine.available():
             raise UserError(missing)
     every = tuple(sorted(engines, key=lambda name: engines[name].executes_quantized))
-    lines = [
-        name for name in FULL_PRECISION_LINES.get(device, ()) if is_auto and _runs(registry.get("engine", name), device)
-    ]
+    candidates = FULL_PRECISION_LINES.get(device, ()) if is_auto else ()
+    lines = tuple(name for name in candidates if _runs(registry.get("engine", name), device))
     return EngineChoice(every, lines)
 
 

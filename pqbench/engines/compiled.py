@@ -92,8 +92,7 @@ def compile_net(
 class _Whole(nn.Module):
     """A net with its hooks: torch compiles those of the outermost module apart from it, as graphs of their own.
 
-    Torch keeps what it compiled with the code that it compiled, for as long as the code lives, and counts how often it
-    did: so each has code of its own, and nets neither add up to a limit nor outlive their executables.
+    Torch counts by the code how often it compiled it, and has a limit: so each net has code of its own.
     """
 
     def __init__(self, net: nn.Module) -> None:
