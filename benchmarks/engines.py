@@ -27,6 +27,7 @@ from pqbench.engines.executed import counts
 from pqbench.engines.openvino import OpenVino, OpenVinoBf16
 from pqbench.engines.torch_compile import TorchCompile
 from pqbench.engines.torch_eager import TorchEager
+from pqbench.engines.torch_int8 import TorchInt8
 from pqbench.methods.precision import Precision
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.fashion import Fashion
@@ -35,7 +36,7 @@ Shape = tuple[int, int, int]
 Lines = dict[str, Executable]
 
 ENGINES: dict[str, type[Engine]] = {
-    engine.name: engine for engine in (TorchEager, TorchCompile, OpenVino, OpenVinoBf16)
+    engine.name: engine for engine in (TorchEager, TorchCompile, TorchInt8, OpenVino, OpenVinoBf16)
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,9 +13,9 @@ from pqbench.registry import Registry
 
 AUTO: Final = "auto"
 """What stands for the engines below."""
-AUTO_ENGINES: Final = ("torch", "openvino")
-FULL_PRECISION_LINES: Final = ("openvino-bf16",)
-"""What may run full precision faster than `AUTO_ENGINES`, on machines that have it."""
+AUTO_ENGINES: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("torch", "openvino"), "cuda": ("torch", "torch-int8")}
+FULL_PRECISION_LINES: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("openvino-bf16",), "cuda": ("torch-compile",)}
+"""What may run full precision faster than `AUTO_ENGINES` of the device, on machines that have it."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,21 @@ def choose_engines(asked: Sequence[str], device: str, registry: Registry) -> Eng
 
     Raises `UserError` for an engine that is unknown or cannot run here, and for `AUTO` beside other names.
     """
+    auto = AUTO_ENGINES.get(device, ())
     if AUTO in asked and set(asked) != {AUTO}:
         raise UserError(
-            f"--engines {','.join(asked)} names engines beside {AUTO}, which stands for {' and '.join(AUTO_ENGINES)}: "
+            f"--engines {','.join(asked)} names engines beside {AUTO}, which stands for {' and '.join(auto)}: "
             f"name all of them, or {AUTO} alone."
         )
     is_auto = AUTO in asked
-    engines = {name: registry.get("engine", name)() for name in (AUTO_ENGINES if is_auto else asked)}
+    engines = {name: registry.get("engine", name)() for name in (auto if is_auto else asked)}
     for engine in engines.values():
         if missing := engine.available():
             raise UserError(missing)
     every = tuple(sorted(engines, key=lambda name: engines[name].executes_quantized))
-    lines = [name for name in FULL_PRECISION_LINES if is_auto and _runs(registry.get("engine", name), device)]
-    return EngineChoice(every, tuple(lines))
+    candidates = FULL_PRECISION_LINES.get(device, ()) if is_auto else ()
+    lines = tuple(name for name in candidates if _runs(registry.get("engine", name), device))
+    return EngineChoice(every, lines)
 
 
 def _runs(engine: type[Engine], device: str) -> bool:

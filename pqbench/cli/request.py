@@ -40,7 +40,7 @@ Engines = Annotated[
     typer.Option(
         "--engines",
         help="Engines that latency is measured on; auto: torch, openvino and, for full precision alone, openvino-bf16 "
-        "where the CPU has bfloat16; none: no timing.",
+        "where the CPU has bfloat16, and on a GPU torch, torch-int8 and torch-compile; none: no timing.",
     ),
 ]
 Metrics = Annotated[

@@ -13,11 +13,18 @@ from torch import Tensor, nn
 from pqbench.contracts import Engine, ExecutedLayer
 from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
 
-_SHORT_NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64"}
+_SHORT_NAMES = {
+    torch.bfloat16: "bf16",
+    torch.float16: "f16",
+    torch.float32: "f32",
+    torch.float64: "f64",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+}
 
 
 def short_name(dtype: torch.dtype) -> str:
-    """A type as engines call it: `f32`."""
+    """A type as engines call it: `f32`, `i8`."""
     return _SHORT_NAMES.get(dtype, str(dtype).removeprefix("torch."))
 
 

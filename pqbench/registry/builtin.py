@@ -40,6 +40,7 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "openvino": "pqbench.engines.openvino.engine:OpenVino",
             "openvino-bf16": "pqbench.engines.openvino.engine:OpenVinoBf16",
             "torch-compile": "pqbench.engines.torch_compile:TorchCompile",
+            "torch-int8": "pqbench.engines.torch_int8.engine:TorchInt8",
         },
         "extractor": {
             "fd-dinov2": "pqbench.evaluation.extractors.timm_backbone:FdDinoV2",

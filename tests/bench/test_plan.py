@@ -13,6 +13,7 @@ from bench_runs import PLUGINS, Bench
 
 from pqbench.bench import graph
 from pqbench.bench.budgets import PRESETS
+from pqbench.bench.engines import AUTO, choose_engines
 from pqbench.bench.plan import Plan, parse_seeds
 from pqbench.bench.run import default_folder
 from pqbench.contracts import CalibrationSet
@@ -191,6 +192,12 @@ def test_by_default_full_precision_alone_runs_on_its_strongest_line_too(
     judged = bench.plan(engines=("auto",), judge="engine").cells[0].job.judge
     assert judged is not None
     assert judged.name == "openvino"
+
+
+def test_on_a_gpu_auto_is_int8_of_torch_beside_bfloat16_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pqbench.engines.compiled.shutil.which", lambda name: name)
+    chosen = choose_engines((AUTO,), "cuda", Registry.discover())
+    assert (chosen.every, chosen.lines) == (("torch", "torch-int8"), ("torch-compile",))
 
 
 def test_auto_stands_alone(bench: Bench) -> None:

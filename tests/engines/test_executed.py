@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.contracts import CalibrationSet, ExecutedLayer, Precision
+from pqbench.engines.compiled import Lowering
 from pqbench.engines.executed import counts, fell_back, stored_weights, untraced
 from pqbench.engines.openvino import OpenVino
-from pqbench.engines.torch_compile import Lowering, TorchCompile
+from pqbench.engines.torch_compile import TorchCompile
 from pqbench.errors import UserError
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.observers import MinMax
