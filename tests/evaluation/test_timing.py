@@ -56,12 +56,12 @@ class Raising(TorchEager):
 
 
 class Sleeping(TorchEager):
-    """An engine of known speed: 10 ms a step, and twice that in the second process of those that note themselves."""
+    """An engine of known speed: 10 ms a step, and 60 ms in the second process: far enough for a busy machine."""
 
     def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
         notes = Path(os.environ[NOTES])
         (notes / str(os.getpid())).touch()
-        pause = 0.020 if len(list(notes.iterdir())) == 2 else 0.010
+        pause = 0.060 if len(list(notes.iterdir())) == 2 else 0.010
 
         class Slow(EagerExecutable):
             def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
