@@ -22,6 +22,7 @@ from pqbench.bench.stages import STAGE_FUNCTIONS
 from pqbench.bench.stages.compress import EARLIER
 from pqbench.contracts.context import ProgressCallback
 from pqbench.files import write_atomically
+from pqbench.float32 import exact_float32
 
 COST = "cost.json"
 
@@ -84,7 +85,7 @@ def costed(name: StageName, key: str, folder: Path) -> Iterator[None]:
     """Around the work of one stage: keeps in `folder` what it took. Raises `CellError` when it fails."""
     reset_peak()
     started = time.monotonic()
-    with cell_errors(name), repeatable(key):
+    with cell_errors(name), repeatable(key), exact_float32():
         yield
     seconds = time.monotonic() - started + _earlier_seconds(folder)
     cost = {"seconds": seconds, "peak_memory_bytes": peak_bytes()}

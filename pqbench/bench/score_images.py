@@ -28,6 +28,7 @@ from pqbench.evaluation.image_sources import ImageSource
 from pqbench.evaluation.protocol import ScoreProtocol
 from pqbench.evaluation.reference import read_statistics
 from pqbench.evaluation.scoring import score
+from pqbench.float32 import exact_float32
 from pqbench.registry import Registry
 
 _PAIRS = "it needs the full-precision model's images of the same noise, which only a run has"
@@ -45,6 +46,7 @@ class ImageScores:
     notes: tuple[str, ...]
 
 
+@exact_float32()
 def score_images(
     images: ImageSource,
     request: ScoringRequest,

@@ -107,6 +107,7 @@ class _Bench:
         """The peak of the first sampling run of the process; timing and parity go on with the same executable."""
         from pqbench.evaluation.memory import PeakMemory, process_peak, resident
         from pqbench.evaluation.parity import measure_parity
+        from pqbench.float32 import exact_float32
 
         baseline = resident()
         executable, seconds = self.compile(batch)
@@ -122,7 +123,9 @@ class _Bench:
         times = self.time_alone(batch, executable, seconds, first)
         if self.spec.turn:
             return memory, times, None
-        return memory, times, measure_parity(executable, batch, self.load(), self.workload, self.spec.steps)
+        with exact_float32():
+            parity = measure_parity(executable, batch, self.load(), self.workload, self.spec.steps)
+        return memory, times, parity
 
     def time_alone(
         self, batch: int, executable: Executable, compile_seconds: float, first: float | None = None
