@@ -118,6 +118,7 @@ def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inductor, "compile_fx", lambda graph, example, config_patches: graph)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_layer_has_the_numbers_of_the_simulation_and_runs_in_bytes() -> None:
     with torch.random.fork_rng():
