@@ -49,7 +49,7 @@ def environment() -> dict[str, Any]:
 
 def package_versions() -> dict[str, str | None]:
     """The running pqbench, and installed versions of the packages that matter; None for one that is absent."""
-    return {"pqbench": __version__} | {name: _version(name) for name in PACKAGES}
+    return {"pqbench": __version__} | {name: installed_version(name) for name in PACKAGES}
 
 
 def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
@@ -86,14 +86,16 @@ def torchvision_note() -> str:
     if not declare_missing_operators():
         return ""
     return (
-        f"torchvision {_version('torchvision')} was built for another torch than the installed {_version('torch')}, so "
+        f"torchvision {installed_version('torchvision')} was built for another torch than the installed "
+        f"{installed_version('torch')}, so "
         'its compiled operators do not load ("operator torchvision::nms does not exist"). pqbench declares them '
         "without an implementation before it imports torchvision, which is enough for all it uses; to mend the "
         "installation, install the torchvision that belongs to this torch."
     )
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Of a distribution as `pip` names it; None for one that is absent."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.contracts import ExecutedLayer
+from pqbench.devices import device_of
 from pqbench.engines.captured import executed_layers
 from pqbench.engines.torch_eager import threads_set_to
 from pqbench.errors import UserError
@@ -61,11 +62,6 @@ class Lowering:
 
     def _converted(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.floats) if tensor.is_floating_point() else tensor
-
-
-def device_of(net: nn.Module) -> torch.device:
-    """Where the weights of `net` are."""
-    return next((tensor.device for tensor in (*net.parameters(), *net.buffers())), torch.device("cpu"))
 
 
 def compile_net(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.contracts import Engine, ExecutedLayer
+from pqbench.devices import device_of
 from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
 
 _SHORT_NAMES = {
@@ -53,7 +54,7 @@ class EagerExecutable:
     def __init__(self, net: nn.Module, threads: int) -> None:
         self._net = net
         self._threads = threads
-        self._device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+        self._device = device_of(net)
 
     def __call__(self, x_t: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         """One step. The prediction is brought back to the inputs' device, so a GPU has finished when this returns."""

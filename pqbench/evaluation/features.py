@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pqbench.contracts.workload import Extractor
+from pqbench.devices import device_of
 from pqbench.errors import UserError
 from pqbench.evaluation.gathering import Gathered
 
@@ -40,7 +40,7 @@ def extract_outputs(
     takes, and when an output is not finite or `dtype` cannot hold it.
     """
     chunks, count = ([images], len(images)) if isinstance(images, Tensor) else (images, count)
-    device = _device(extractor.net)
+    device = device_of(extractor.net)
     gathered = {name: Gathered(count) for name in extractor.outputs}
     with torch.no_grad():
         for chunk in chunks:
@@ -92,8 +92,3 @@ def require_finite(features: Tensor, source: str, what: str = "features") -> Non
     bad = sum(int((~torch.isfinite(rows).all(1)).sum()) for rows in torch.split(features, _ROWS))
     if bad:
         raise UserError(f"{source} gave NaN or infinite {what} for {bad} of {len(features)} images.")
-
-
-def _device(net: nn.Module) -> torch.device:
-    first = next(chain(net.parameters(), net.buffers()), None)
-    return torch.device("cpu") if first is None else first.device

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol, runtime_checkable
+
+from pqbench.environment import installed_version
 
 
 @runtime_checkable
@@ -27,11 +28,4 @@ def libraries_of(user: object) -> tuple[str, ...]:
 
 def with_versions(libraries: Iterable[str]) -> str:
     """For keys and protocols: `pillow 12.3.0 + timm 1.0.31`, each once, in the order of the alphabet."""
-    return " + ".join(f"{name} {_version(name)}" for name in sorted(set(libraries)))
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "(not installed)"
+    return " + ".join(f"{name} {installed_version(name) or '(not installed)'}" for name in sorted(set(libraries)))

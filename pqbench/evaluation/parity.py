@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from pqbench.evaluation.timing_spec import ParityStep, ParityUse
@@ -69,11 +68,12 @@ def measure_parity(executable: Executable, batch: int, net: nn.Module, workload:
     executable   the engine's, compiled for `batch` samples; fewer images than a batch are repeated to fill it
     net          the same model in torch: the simulation
     """
+    from pqbench.devices import device_of
     from pqbench.diffusion.ddim import ddim_sample
     from pqbench.diffusion.noise import initial_noise
     from pqbench.engines.batches import filling
 
-    device = next(chain(net.parameters(), net.buffers())).device
+    device = device_of(net)
     full_precision = workload.denoiser().eval().to(device)
     images = min(IMAGES, batch)
     timesteps = workload.timesteps(steps).to(device)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.contracts import Engine
-from pqbench.engines.compiled import CompiledExecutable, Lowering, compile_net, device_of, missing_compiler
+from pqbench.devices import device_of
+from pqbench.engines.compiled import CompiledExecutable, Lowering, compile_net, missing_compiler
 from pqbench.engines.torch_int8.lowering import KEPT, lower
 from pqbench.engines.torch_int8.product import Shapes
 from pqbench.errors import UserError
