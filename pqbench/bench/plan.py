@@ -16,6 +16,7 @@ from pqbench.bench.judge import choose_judge
 from pqbench.bench.scoring import ScoringRequest, ScoringResolver, image_shape
 from pqbench.contracts import Budget, Component, Workload
 from pqbench.errors import UserError
+from pqbench.evaluation.libraries import libraries_of, with_versions
 from pqbench.evaluation.protocol import SIMULATION, Protocol
 from pqbench.methods.composition import Composition, compose
 from pqbench.methods.grammar import parse_methods
@@ -189,11 +190,13 @@ def require_device(device: str, components: Iterable[Component | type[Component]
 
 
 def workload_facts(found: Registered[Workload], workload: Workload) -> dict[str, Any]:
-    """What identifies a workload in keys, records and manifests."""
+    """What identifies a workload in keys, records and manifests, the libraries that its net is built from included."""
+    libraries = with_versions(libraries_of(workload))
     return {
         "name": found.name,
         "distribution": found.provenance.distribution,
         "version": found.provenance.version,
         "source_hash": found.provenance.source_hash,
         "fingerprint": workload.fingerprint(),
+        **({"libraries": libraries} if libraries else {}),
     }

@@ -1,4 +1,4 @@
-"""Libraries whose release decides an image metric's value: another may resize, decode or build nets otherwise."""
+"""Libraries whose release decides a value: another may resize, decode or build nets otherwise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pqbench.environment import installed_version
 
 @runtime_checkable
 class UsesLibraries(Protocol):
-    """What an extractor, or a source of images, is when more than its own code and torch decide what it gives.
+    """What a workload, an extractor or a source of images is when more than its code and torch decide what it gives.
 
     libraries   names of distributions, as `pip` knows them
     """
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """Those that it really uses: each one's version becomes part of the protocol."""
+        """Those that it really uses: each one's version is part of the keys, and of the protocol where it scores."""
         ...
 
 

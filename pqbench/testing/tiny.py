@@ -51,6 +51,7 @@ class TinyWorkload(Workload):
 
     name: ClassVar[str] = "tiny"
     summary: ClassVar[str] = "an untrained 8x8 U-Net for tests of plugins; its distances mean nothing"
+    libraries: ClassVar[tuple[str, ...]] = ("diffusers",)
     steps: ClassVar[int] = 4
     shape: ClassVar[tuple[int, int, int]] = (3, 8, 8)
 

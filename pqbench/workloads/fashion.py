@@ -37,6 +37,7 @@ class Fashion(Workload):
         "Algorithms}, author={Xiao, Han and Rasul, Kashif and Vollgraf, Roland}, year={2017}, eprint={1708.07747}, "
         "archivePrefix={arXiv}}",
     )
+    libraries: ClassVar[tuple[str, ...]] = ("diffusers",)
     steps: ClassVar[int] = 20
     shape: ClassVar[tuple[int, int, int]] = (4, 16, 16)
     folder: ClassVar[Path] = Path(__file__).parent / "assets" / "fashion"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,16 @@ def test_code_of_the_reports_is_in_no_key_and_that_of_the_core_in_every_one(
 def test_another_torch_is_in_every_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {stage.key for stage in bench.plan().cells[0]}
     monkeypatch.setattr(torch, "__version__", "9.9.9")
+    assert not before & {stage.key for stage in bench.plan().cells[0]}
+
+
+def test_another_release_of_what_builds_the_workloads_net_is_in_every_key(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = bench.plan()
+    assert plan.workload_facts["libraries"] == f"diffusers {version('diffusers')}"
+    before = {stage.key for stage in plan.cells[0]}
+    monkeypatch.setattr("pqbench.evaluation.libraries.installed_version", lambda name: "9.9.9")
     assert not before & {stage.key for stage in bench.plan().cells[0]}
 
 

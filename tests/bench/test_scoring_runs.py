@@ -282,7 +282,8 @@ def test_another_release_of_a_library_is_another_protocol_and_other_features(
     known = cell(scoring=three(real))
     assert known.job.protocol.libraries == f"pillow {version('pillow')} + timm {version('timm')}"
     assert known.features.key != plain.features.key
-    monkeypatch.setattr("pqbench.evaluation.libraries.installed_version", lambda name: {"pillow": "9", "timm": "1"}[name])
+    releases = {"pillow": "9", "timm": "1", "diffusers": version("diffusers")}
+    monkeypatch.setattr("pqbench.evaluation.libraries.installed_version", releases.get)
     other = cell(scoring=three(real))
     assert other.job.protocol.id != known.job.protocol.id
     for stage in (lambda c: c.features, lambda c: c.score, lambda c: c.score.inputs["statistics"]):
@@ -301,7 +302,7 @@ def test_statistics_made_by_another_release_are_used_with_a_note(
     statistics = real.with_name("statistics.safetensors")
     shutil.copy(bench.cache.folder(key(record, "reference")) / STATISTICS, statistics)
     assert not any("was made with" in note for note in bench.plan("cheap", scoring=three(statistics)).notes)
-    monkeypatch.setattr("pqbench.evaluation.libraries.installed_version", lambda name: "99")
+    monkeypatch.setattr("pqbench.evaluation.libraries.installed_version", lambda _: "99")
     notes = bench.plan("cheap", scoring=three(statistics)).notes
     assert any(f"was made with pillow {version('pillow')}, and images are scored with pillow 99" in n for n in notes)
 
