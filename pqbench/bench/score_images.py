@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from pqbench.bench.budgets import PRESETS
 from pqbench.bench.cache import StageCache
@@ -25,22 +26,63 @@ from pqbench.contracts.context import ProgressCallback
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
 from pqbench.evaluation.image_sources import ImageSource
+from pqbench.evaluation.libraries import with_versions
+from pqbench.evaluation.partners import require_partners
+from pqbench.evaluation.prompt_files import GivenPrompts
 from pqbench.evaluation.protocol import ScoreProtocol
 from pqbench.evaluation.reference import read_statistics
 from pqbench.evaluation.scoring import score
 from pqbench.float32 import exact_float32
 from pqbench.registry import Registry
 
-_PAIRS = "it needs the full-precision model's images of the same noise, which only a run has"
-_PROMPTS = "it needs the prompt of each image, which only a run of a text model has"
-_MISSING: dict[Need, str] = {"fp_images": _PAIRS, "fp_features": _PAIRS, "prompts": _PROMPTS}
+_NO_PAIRS = "it needs the full-precision model's images of the same noise: give --fp-images PATH"
+_NO_PROMPTS = "it needs the prompt of each image: give --prompts FILE"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images that are scored, with what metrics may compare them to.
+
+    partners   the full-precision model's, image i from the same noise as image i of the others
+    prompts    what each was made from
+
+    Raises `UserError` for a single image, and for partners that do not fit.
+    """
+
+    images: ImageSource
+    partners: ImageSource | None = None
+    prompts: GivenPrompts | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.images) < 2:
+            raise UserError(f"{self.images.path} has {len(self.images)} image: a distance needs at least 2.")
+        if self.partners is not None:
+            require_partners(self.images, self.partners)
+
+    @property
+    def missing(self) -> dict[Need, str]:
+        """What metrics cannot have, with the reason."""
+        missing: dict[Need, str] = {}
+        if self.partners is None:
+            missing |= {"fp_images": _NO_PAIRS, "fp_features": _NO_PAIRS}
+        if self.prompts is None:
+            missing["prompts"] = _NO_PROMPTS
+        return missing
+
+    @property
+    def partner_facts(self) -> dict[str, str]:
+        """What paired values depend on beside the protocol of the images."""
+        if self.partners is None:
+            return {}
+        decoders = with_versions(self.partners.libraries)
+        return {"partners_sha256": self.partners.sha256, **({"partners_libraries": decoders} if decoders else {})}
 
 
 @dataclass(frozen=True)
 class ImageScores:
     """What was found. `notes` say what `--metrics all` left out."""
 
-    images: ImageSource
+    judged: Judged
     protocol: ScoreProtocol
     metrics: dict[str, Metric]
     notes: tuple[str, ...]
@@ -48,7 +90,7 @@ class ImageScores:
 
 @exact_float32()
 def score_images(
-    images: ImageSource,
+    judged: Judged,
     request: ScoringRequest,
     registry: Registry,
     cache: StageCache,
@@ -63,8 +105,7 @@ def score_images(
     Statistics of reference images are computed once and kept in the cache. Raises `UserError` for images, references
     and extractors that do not fit together.
     """
-    if len(images) < 2:
-        raise UserError(f"{images.path} has {len(images)} image: a distance needs at least 2.")
+    images, partners = judged.images, judged.partners
     resolver = ScoringResolver(
         request,
         registry,
@@ -72,9 +113,11 @@ def score_images(
         len(images),
         str(images.path),
         workload,
-        dict(_MISSING),
+        judged.missing,
         device,
         decoders=images.libraries,
+        prompts=judged.prompts.sha256 if judged.prompts else "",
+        partners=judged.partner_facts,
     )
     scoring = resolver.scoring("standard")
     distance = scoring.facts["distance"] or (workload.distance if workload else "FD")
@@ -84,16 +127,34 @@ def score_images(
     key = stage_key("reference", statistics_facts(scoring), {})
     with RunProgress(console, [key]) as progress:
         reference = scoring.known or _computed(scoring, key, cache, progress)
-        with progress.stage(f"{images.path}: features") as report:
-            outputs = kept_outputs(scoring, _reported(images, report), len(images))
+        outputs = _outputs(scoring, images, progress)
+        sources: dict[Need, Callable[[], Any]] = {"images": lambda: images, "reference": lambda: reference}
+        named: tuple[Need, ...] = ("features", "spatial", "logits")
+        sources |= {name: partial(outputs.__getitem__, name) for name in named if name in outputs}
+        if partners is not None:
+            sources["fp_images"] = lambda: partners
+            if any("fp_features" in part.component.needs for part in scoring.metrics):
+                fp_features = _outputs(scoring, partners, progress)["features"]
+                sources["fp_features"] = lambda: fp_features
+        if judged.prompts is not None:
+            texts = judged.prompts.texts
+            sources["prompts"] = lambda: texts
+        with progress.stage(f"{images.path}: {', '.join(part.component.name for part in scoring.metrics)}"):
+            found = score(scoring.metrics, sources, protocol, scoring.grounds)
         progress.finish([key], f"{images.path}: {len(images)} images")
-    sources: dict[Need, Callable[[], Any]] = {"images": lambda: images, "reference": lambda: reference}
-    named: tuple[Need, ...] = ("features", "spatial", "logits")
-    sources |= {name: partial(outputs.__getitem__, name) for name in named if name in outputs}
-    notes = scoring.notes
-    if scoring.source is not None and scoring.reference_sha256 == images.sha256:
-        notes = (*notes, f"{images.path} and {scoring.source.path} hold the same images: a set scored against itself.")
-    return ImageScores(images, protocol, score(scoring.metrics, sources, protocol, scoring.grounds), notes)
+    return ImageScores(judged, protocol, found, (*scoring.notes, *_notes(judged, scoring)))
+
+
+def _notes(judged: Judged, scoring: Scoring) -> Iterator[str]:
+    """On sets that are one and the same."""
+    for other in (scoring.source, judged.partners):
+        if other is not None and other.sha256 == judged.images.sha256:
+            yield f"{judged.images.path} and {other.path} hold the same images: a set scored against itself."
+
+
+def _outputs(scoring: Scoring, images: ImageSource, progress: RunProgress) -> dict[str, Tensor]:
+    with progress.stage(f"{images.path}: features") as report:
+        return kept_outputs(scoring, _reported(images, report), len(images))
 
 
 def _computed(scoring: Scoring, key: str, cache: StageCache, progress: RunProgress) -> Reference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,6 +108,8 @@ class ScoringResolver:
     workload   whose own extractor and statistics are used where the request names none
     seeds      of the run whose images these are
     decoders   libraries that decoded the images
+    prompts    hash of the prompts of the images, where they are given and not the workload's
+    partners   facts on the full-precision model's images, where they are given and not a run's
     """
 
     request: ScoringRequest
@@ -119,6 +122,8 @@ class ScoringResolver:
     device: str = "cpu"
     seeds: tuple[int, ...] = ()
     decoders: tuple[str, ...] = ()
+    prompts: str = ""
+    partners: Mapping[str, str] = field(default_factory=dict)
 
     def scoring(self, budget: Budget, always: str = "") -> Scoring:
         """Everything behind the protocol; no image is read but to know its shape."""
@@ -159,10 +164,11 @@ class ScoringResolver:
         )
 
     def _grounds(self, metrics: tuple[Part[ImageMetric], ...]) -> Grounds:
-        prompted = any("prompts" in part.component.needs for part in metrics)
-        assert not prompted or self.workload is not None, "without a workload no metric of prompts is chosen"
-        prompts = prompts_sha256(self.workload, self.seeds, self.n) if prompted and self.workload else ""
-        return Grounds(find_weights(metrics, self.request.store), prompts, self.device)
+        prompts = self.prompts
+        if not prompts and any("prompts" in part.component.needs for part in metrics):
+            assert self.workload is not None, "without prompts and a workload no metric of prompts is chosen"
+            prompts = prompts_sha256(self.workload, self.seeds, self.n)
+        return Grounds(find_weights(metrics, self.request.store), prompts, self.partners, self.device)
 
     @property
     def _notes(self) -> tuple[str, ...]:
@@ -287,11 +293,16 @@ class ScoringResolver:
             reasons["reference_features"] = (
                 "the reference holds statistics alone, and it needs images or their features"
             )
-        if not self.seeds or self.workload is None or not self.workload.prompts(self.seeds[0], range(1)):
+        if not self.prompts and not self._has_prompts:
             reasons["prompts"] = f"it is for text models, and {self.whose} has no prompts"
         if "spatial" not in outputs or (known is not None and known.spatial is None):
             reasons["reference_spatial"] = "the reference has no statistics of spatial features"
         return reasons
+
+    @property
+    def _has_prompts(self) -> bool:
+        """Whether the workload has them for the images of its seeds."""
+        return bool(self.seeds and self.workload is not None and self.workload.prompts(self.seeds[0], range(1)))
 
 
 def image_shape(workload: Workload) -> Shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,19 @@ def score(
     metrics: Annotated[
         str, typer.Option("--metrics", help="Metrics of the images: fd,is[splits=5], or all that can be computed.")
     ] = "fd,kid",
+    fp_images: Annotated[
+        Path | None,
+        typer.Option(
+            "--fp-images",
+            help="The full-precision model's images of the same noise, in the same order: for psnr_to_fp, lpips_to_fp.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", help="For clip_score: a .txt file, a line for each image, or a .json file by file names."
+        ),
+    ] = None,
     weights: WeightsPath = None,
     half_features: HalfFeatures = False,
     device: Device = "cpu",
@@ -52,16 +66,23 @@ def score(
     from rich.console import Console
 
     from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.score_images import score_images
+    from pqbench.bench.score_images import Judged, score_images
     from pqbench.evaluation.image_sources import open_images
+    from pqbench.evaluation.prompt_files import read_prompts
 
     require_usable_device(device)
     request = build_scoring(metrics, protocol, reference, weights, half_features)
     registry = build_registry(plugins)
     known = None if workload is None else registry.get("workload", workload)()
     stage_cache = StageCache(cache or default_cache_folder())
+    source = open_images(images)
+    judged = Judged(
+        source,
+        None if fp_images is None else open_images(fp_images),
+        None if prompts is None else read_prompts(prompts, source),
+    )
     with contextlib.redirect_stdout(sys.stderr):
-        found = score_images(open_images(images), request, registry, stage_cache, Console(stderr=True), known, device)
+        found = score_images(judged, request, registry, stage_cache, Console(stderr=True), known, device)
     for note in found.notes:
         typer.echo(note, err=True)
     if as_json:
@@ -74,11 +95,22 @@ def score(
 
 def _document(found: ImageScores) -> dict[str, Any]:
     return {
-        "images": str(found.images.path),
-        "images_sha256": found.images.sha256,
+        **{name: str(path) for name, (path, _) in _given(found).items()},
+        **{f"{name}_sha256": sha256 for name, (_, sha256) in _given(found).items()},
         "protocol": {"id": found.protocol.id, **found.protocol.facts},
         "metrics": {name: metric.model_dump(mode="json") for name, metric in found.metrics.items()},
     }
+
+
+def _given(found: ImageScores) -> dict[str, tuple[Path, str]]:
+    """Paths and hashes of what was scored, and of what it was compared to."""
+    judged = found.judged
+    given = {"images": (judged.images.path, judged.images.sha256)}
+    if judged.partners is not None:
+        given["fp_images"] = judged.partners.path, judged.partners.sha256
+    if judged.prompts is not None:
+        given["prompts"] = judged.prompts.path, judged.prompts.sha256
+    return given
 
 
 def _table(found: ImageScores) -> Table:
@@ -96,19 +128,32 @@ def _table(found: ImageScores) -> Table:
         interval = f"[{', '.join(bounds)}]" if metric.low is not None else DASH
         heading = f"{metric.title}{unit} {ARROWS[metric.direction]}"
         rows.append((Cell(heading, notes=notes), Cell(fixed(metric.value, places)), Cell(interval)))
-    facts = ", ".join(f"{name} {value}" for name, value in found.protocol.facts.items())
+    title = str(found.judged.images.path)
     section = Section(
-        str(found.images.path),
+        title,
         (
             Column("metric", "Metric", align="left", is_name=True),
             Column("value", "Value"),
             Column("low", "95 % interval"),
         ),
         tuple(rows),
-        caption=(
-            f"Protocol {found.protocol.id} fixes: {facts}.",
-            f"{found.protocol.n} images, sha256 {found.images.sha256}.",
-        ),
+        caption=tuple(_caption(found)),
         footnotes=footnotes.texts,
     )
-    return Table(str(found.images.path), (section,))
+    return Table(title, (section,))
+
+
+def _caption(found: ImageScores) -> Iterator[str]:
+    """Every protocol with what it fixes, then what was given."""
+    from pqbench.report.caption import protocol_line
+
+    facts = {found.protocol.id: found.protocol.facts}
+    families: dict[str, list[str]] = {}
+    for metric in found.metrics.values():
+        facts.setdefault(metric.protocol, metric.detail.get("protocol", {}))
+        families.setdefault(metric.protocol, []).append(metric.title)
+    for protocol, titles in families.items():
+        yield protocol_line(protocol, titles, facts[protocol])
+    for name, (path, sha256) in _given(found).items():
+        counted = f"{found.protocol.n} images" if name == "images" else f"--{name.replace('_', '-')} {path}"
+        yield f"{counted}, sha256 {sha256}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -54,6 +55,23 @@ class ImageSource(ABC):
         """What decides the pixels beside the file (see `pqbench.evaluation.libraries`)."""
         return ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the images' files, in their order, relative to the folder; empty for images that have none."""
+        return ()
+
+    def require_order(self, what: str, remedy: str) -> None:
+        """Raise `UserError` when names with numbers do not sort as they count: 10.png comes before 2.png.
+
+        what, remedy   ends of the two sentences: what is it that follows the images' order, what to do instead
+        """
+        counted = sorted(self.names, key=_counted)
+        if first := next((name for name, other in zip(self.names, counted, strict=True) if name != other), ""):
+            raise UserError(
+                f"Files of {self.path} do not sort as they count (see {first}), so it is not clear which image {what}. "
+                f"{remedy}"
+            )
+
     @abstractmethod
     def __iter__(self) -> Iterator[Tensor]:
         """Batches (N, C, H, W) uint8. Raises `UserError` for what cannot be read."""
@@ -85,7 +103,7 @@ class ImageFolder(ImageSource):
         for file in files[1:]:
             if (here := _header(file)) != first:
                 raise UserError(
-                    f"{path} mixes images: {files[0].name} is {_in_words(first)} and {file.name} is {_in_words(here)}; "
+                    f"{path} mixes images: {files[0].name} is {in_words(first)} and {file.name} is {in_words(here)}; "
                     "give images of one size and kind."
                 )
         return cls(path, len(files), first, files)
@@ -99,12 +117,17 @@ class ImageFolder(ImageSource):
         """The decoder's, where a file may have been compressed with a loss."""
         return ("pillow",) if any(file.suffix.lower() in _LOSSY for file in self.files) else ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Relative to the folder, with slashes."""
+        return tuple(file.relative_to(self.path).as_posix() for file in self.files)
+
     @cached_property
     def sha256(self) -> str:
         """Over the names and contents of all images."""
         digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(f"{file.relative_to(self.path).as_posix()}\0{_file_sha256(file)}\n".encode())
+        for name, file in zip(self.names, self.files, strict=True):
+            digest.update(f"{name}\0{_file_sha256(file)}\n".encode())
         return digest.hexdigest()
 
 
@@ -301,7 +324,15 @@ def _pixels(file: Path) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
-def _in_words(shape: tuple[int, int, int]) -> str:
+def _counted(name: str) -> list[list[str | int]]:
+    """Sorts 2.png before 10.png: of each folder and the file, texts at even places and numbers at odd ones."""
+    return [
+        [int(each) if each.isdecimal() else each for each in re.split("([0-9]+)", part)] for part in name.split("/")
+    ]
+
+
+def in_words(shape: tuple[int, int, int]) -> str:
+    """For messages: `32x32 in colour`."""
     channels, height, width = shape
     return f"{height}x{width} in {'grey' if channels == 1 else 'colour'}"
 

@@ -29,11 +29,13 @@ class Grounds:
 
     weights          files of weights, by the names of the metrics
     prompts_sha256   of the prompts of all images; empty where none are used
+    partners         facts on the full-precision model's images; none where they are a run's, whose protocol has them
     device           where nets of metrics run
     """
 
     weights: Mapping[str, FoundWeights] = field(default_factory=dict)
     prompts_sha256: str = ""
+    partners: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
 
     def facts(self, metric: ImageMetric) -> dict[str, str]:
@@ -43,6 +45,8 @@ class Grounds:
             facts["weights_sha256"] = self.weights[metric.name].sha256
         if "prompts" in metric.needs:
             facts["prompts_sha256"] = self.prompts_sha256
+        if PAIRED & set(metric.needs):
+            facts |= self.partners
         return facts
 
 

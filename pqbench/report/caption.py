@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -60,9 +60,17 @@ def _protocol_lines(group: Group, manifest: Manifest) -> Iterator[str]:
         for name, metric in record.metrics.items():
             used.setdefault(metric.protocol, {})[_family(name, metric)] = None
     for protocol, families in used.items():
-        facts = ", ".join(f"{key} {_shown(value)}" for key, value in _flat(manifest.protocols.get(protocol, {})))
-        if facts:
-            yield f"Protocol {protocol} ({'; '.join(families)}) fixes: {facts}."
+        if facts := manifest.protocols.get(protocol):
+            yield protocol_line(protocol, families, facts)
+
+
+def protocol_line(protocol: str, families: Iterable[str], facts: Mapping[str, Any]) -> str:
+    """Everything that a protocol fixes, in one line, with hashes cut short.
+
+    families   what is measured under it, as readers see it in the headings
+    """
+    fixed = ", ".join(f"{key} {_shown(value)}" for key, value in _flat(facts))
+    return f"Protocol {protocol} ({'; '.join(families)}) fixes: {fixed}."
 
 
 def _family(name: str, metric: Metric) -> str:

@@ -53,6 +53,47 @@ def test_images_of_a_run_score_as_the_run_did(here: Path, capsys: pytest.Capture
     assert "psnr_to_fp (it needs the full-precision model's images" in shown.err
 
 
+def test_paired_metrics_of_two_sets_are_those_of_the_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = ["--metrics", "psnr_to_fp,fd_to_fp,fd"]
+    run = ["run", "-w", "tiny", "-n", "24", "--engines", "none", "-m", "cheap", "-o", str(here / "run"), *metrics]
+    assert run_command_line(run) == 0
+    capsys.readouterr()
+    records = [json.loads(line) for line in (here / "run" / "records.jsonl").read_text().splitlines()]
+    paths = []
+    for i, record in enumerate(records):
+        key = next(stage["key"] for stage in record["stages"] if stage["stage"] == "sample")
+        paths.append(here / f"{i}.safetensors")
+        save_file(load_file(here / "cache" / key / "images.safetensors"), paths[-1])
+    pair = ["score", str(paths[1]), "-w", "tiny", *metrics, "--fp-images", str(paths[0])]
+    assert run_command_line([*pair, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    for name in ("psnr_to_fp", "fd_to_fp", "fd"):
+        assert document["metrics"][name]["value"] == pytest.approx(records[1]["metrics"][name]["value"], rel=1e-9), name
+    paired, alone = document["metrics"]["psnr_to_fp"], document["metrics"]["fd"]
+    assert paired["detail"]["protocol"]["partners_sha256"] == document["fp_images_sha256"]
+    assert alone["protocol"] == document["protocol"]["id"] != paired["protocol"]
+    assert run_command_line(pair) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Protocol {paired['protocol']} (PSNR to FP) fixes:" in shown
+    assert f"--fp-images {paths[0]}, sha256 {document['fp_images_sha256']}." in shown
+
+
+def test_pairs_of_two_folders_go_by_the_names_of_their_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("png", "bmp"):
+        (here / kind).mkdir()
+        for i, image in enumerate(draw(12)):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(here / kind / f"{i}.{kind}")
+    pair = ["score", str(here / "png"), "-w", "tiny", "--metrics", "psnr_to_fp", "--fp-images"]
+    assert run_command_line([*pair, str(here / "bmp"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["psnr_to_fp"]["value"] == 100.0  # the cap: no difference
+    (here / "bmp" / "11.bmp").rename(here / "bmp" / "x.bmp")
+    assert run_command_line([*pair, str(here / "bmp")]) == 2
+    assert f"{here / 'png'} has 11 where {here / 'bmp'} has 2: name the files of pairs alike" in capsys.readouterr().err
+    save_file({"images": draw(12)}, here / "array.safetensors")
+    assert run_command_line([*pair, str(here / "array.safetensors")]) == 2
+    assert "can be paired with. Number them with leading zeros." in capsys.readouterr().err
+
+
 def test_a_protocol_says_who_decoded_lossy_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for kind in ("jpg", "png"):
         (here / kind).mkdir()
@@ -84,6 +125,8 @@ def test_a_table_names_the_protocol(here: Path, capsys: pytest.CaptureFixture[st
         (["-w", "tiny", "--metrics", "is"], "the extractor tiny has no logits output"),
         (["-w", "tiny", "--weights", "GREY"], "give --protocol NAME too"),
         (["--protocol", "fid-clean", "--reference", "REAL"], "pqbench fetch fid-clean"),
+        (["-w", "tiny", "--fp-images", "GREY"], "has images of 8x8 in grey and"),
+        (["-w", "tiny", "--fp-images", "REAL"], "has 40 images for the 32 of"),
         (["-w", "tini"], "Did you mean tiny"),
     ],
 )
