@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pqbench.bench.records import Audit, Manifest, Metric, Record
+from pqbench.report.results import results_table
+from pqbench.report.table import Cell, Section
 
 PROTOCOL = "3fa21b70"
 OTHER_PROTOCOL = "99e0c0de"
@@ -142,3 +144,16 @@ def make_trace() -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def only(records: list[Record], manifest: Manifest | None = None) -> Section:
+    """The one section of their table."""
+    (section,) = results_table(records, manifest or make_manifest()).sections
+    return section
+
+
+def cell(section: Section, method: str, column: str) -> Cell:
+    """Where the row of a method and a column meet."""
+    keys = [each.key for each in section.columns]
+    (row,) = (row for row in section.rows if row[0].value == method)
+    return row[keys.index(column)]

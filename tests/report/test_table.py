@@ -1,53 +1,30 @@
-"""The results table: what stands in it, what is averaged, what is marked, what is kept apart."""
+"""The results table: what stands in it, what is averaged, what is kept apart."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from report_runs import (
     FACTS,
     OTHER_PROTOCOL,
     PROTOCOL,
     TIMING,
+    cell,
     full_precision,
     make_audit,
     make_manifest,
     make_metrics,
     make_record,
     metric,
+    only,
     typical_records,
 )
-from rich.console import Console
-from scipy import stats
 
-from pqbench.bench.records import Manifest, Record
-from pqbench.report.cells import COLUMNS, cells_csv, flat_rows
-from pqbench.report.estimates import Estimate, over_seeds
-from pqbench.report.json_document import json_document
-from pqbench.report.numbers import decimals, fixed
+from pqbench.bench.records import Record
+from pqbench.report.cells import flat_rows
 from pqbench.report.results import results_table
-from pqbench.report.table import DASH, Cell, Section
-from pqbench.report.terminal import TerminalTable
-
-NUMBERS = st.floats(0.01, 1e4, allow_nan=False)
-
-
-def only(records: list[Record], manifest: Manifest | None = None) -> Section:
-    (section,) = results_table(records, manifest or make_manifest()).sections
-    return section
-
-
-def cell(section: Section, method: str, column: str) -> Cell:
-    keys = [each.key for each in section.columns]
-    (row,) = (row for row in section.rows if row[0].value == method)
-    return row[keys.index(column)]
+from pqbench.report.table import DASH, Cell
 
 
 def test_full_precision_comes_first_then_the_order_the_user_gave(records: list[Record]) -> None:
@@ -272,184 +249,3 @@ def test_order_by_distance_tells_evidence_from_none() -> None:
 )
 def test_marks_of_footnotes_are_short(notes: tuple[int, ...], marks: str) -> None:
     assert Cell("x", notes=notes).marks == marks
-
-
-# --- best values ---
-
-
-def best_methods(section: Section, column: str) -> list[object]:
-    return [row[0].value for row in section.rows if cell(section, str(row[0].value), column).is_best]
-
-
-def test_best_is_marked_where_intervals_do_not_overlap(records: list[Record]) -> None:
-    section = only(records)
-    assert best_methods(section, "fd") == ["pqcad"]
-    assert best_methods(section, "psnr_to_fp") == ["pqcad"]
-    assert best_methods(section, "latency_ms_per_image@openvino/1") == ["pqcad"]
-    assert best_methods(section, "stored_bytes") == ["pqcad"]
-
-
-def test_nothing_is_marked_without_evidence() -> None:
-    close = [make_record(n, metrics=make_metrics(fd, 9.0, 0.6, 9.0)) for fd, n in ((20.0, "rtn"), (20.5, "ptq4dm"))]
-    section = only([full_precision(), *close])
-    for column in section.columns:
-        if column.direction != "none":
-            assert best_methods(section, column.key) == [], column.key
-
-
-def test_measured_values_without_intervals_are_never_marked() -> None:
-    pair = [make_record(n, metrics={"fd": metric(fd)}) for fd, n in ((20.0, "rtn"), (80.0, "ptq4dm"))]
-    assert best_methods(only(pair), "fd") == []
-
-
-def test_a_single_method_is_not_the_best_of_anything() -> None:
-    section = only([full_precision(), typical_records()[0]])
-    assert not any(each.is_best for row in section.rows for each in row)
-
-
-def timed(method: str, latency: float, noisy: bool) -> Record:
-    figure = metric(latency, 0.1, protocol=TIMING)
-    detail = {"noisy": noisy, "other_work": 0.45, "p95": 2 * latency}
-    metrics = {"latency_ms_per_image@openvino/1": figure.model_copy(update={"detail": detail})}
-    return make_record(method, metrics=metrics)
-
-
-def test_noisy_latencies_and_their_ratios_are_marked_and_never_best() -> None:
-    keys = ("latency_ms_per_image@openvino/1", "speed_up@openvino/1")
-    noisy = only([full_precision(), timed("rtn", 5.0, noisy=True), timed("ptq4dm", 9.0, noisy=False)])
-    quiet = only([full_precision(), timed("rtn", 5.0, noisy=False), timed("ptq4dm", 9.0, noisy=False)])
-    for key in keys:
-        assert cell(noisy, "rtn", key).notes
-        assert not cell(noisy, "ptq4dm", key).notes
-        assert best_methods(noisy, key) == []
-        assert best_methods(quiet, key) == ["rtn"]
-
-
-def test_a_ratio_to_a_noisy_reference_is_marked() -> None:
-    reference = full_precision()
-    name = "latency_ms_per_image@openvino/1"
-    busy = reference.metrics[name].model_copy(update={"detail": {"noisy": True}})
-    reference = reference.model_copy(update={"metrics": reference.metrics | {name: busy}})
-    section = only([reference, timed("rtn", 5.0, noisy=False)])
-    assert cell(section, "rtn", "speed_up@openvino/1").notes
-    assert not cell(section, "rtn", name).notes
-
-
-def test_images_without_difference_are_called_identical() -> None:
-    same = make_record("rtn", metrics={"psnr_to_fp": metric(100.0, direction="higher")})
-    assert cell(only([same]), "rtn", "psnr_to_fp").text == "identical"
-
-
-# --- seeds ---
-
-
-@given(st.lists(NUMBERS, min_size=2, max_size=6))
-def test_mean_and_interval_over_seeds_are_scipys(values: list[float]) -> None:
-    estimate = over_seeds([metric(value, 0.1) for value in values])
-    assert estimate.value == pytest.approx(np.mean(values))
-    assert estimate.seeds == len(values)
-    spread = stats.sem(values)
-    assert estimate.low is not None
-    assert estimate.high is not None
-    half = stats.t.ppf(0.975, len(values) - 1) * spread
-    assert estimate.high - estimate.low == pytest.approx(2 * half, rel=1e-6, abs=1e-9)
-
-
-def test_one_seed_keeps_its_own_interval() -> None:
-    assert over_seeds([metric(5.0, 1.0)]) == Estimate(5.0, "lower", 4.0, 6.0)
-
-
-def test_seeds_of_a_method_are_one_row_and_counted() -> None:
-    seeds = [make_record("rtn", seed=s, metrics=make_metrics(fd, 9, 1, 9)) for s, fd in enumerate((10.0, 12.0, 14.0))]
-    section = only([*seeds, make_record("rtn", seed=3, status="failed", reason="out of memory")])
-    assert len(section.rows) == 1
-    assert cell(section, "rtn", "fd").value == pytest.approx(12.0)
-    assert cell(section, "rtn", "seeds").text == "3"
-    assert "rtn failed (seed 3): out of memory" in section.footnotes
-
-
-def test_infinite_values_do_not_break_the_mean() -> None:
-    estimate = over_seeds([metric(math.inf, direction="higher"), metric(30.0, direction="higher")])
-    assert estimate == Estimate(math.inf, "higher", seeds=2)
-
-
-@given(NUMBERS, NUMBERS, st.floats(0.001, 0.5), st.floats(0.001, 0.5))
-def test_interval_of_a_ratio_holds_all_ratios_within(ours: float, theirs: float, a: float, b: float) -> None:
-    mine = Estimate(ours, "lower", ours * (1 - a), ours * (1 + a))
-    fp = Estimate(theirs, "lower", theirs * (1 - b), theirs * (1 + b))
-    ratio = mine.ratio_of(fp)
-    assert ratio.low is not None
-    assert ratio.high is not None
-    corners = np.divide.outer([fp.low, fp.high], [mine.low, mine.high])
-    assert ratio.low == pytest.approx(corners.min())
-    assert ratio.high == pytest.approx(corners.max())
-
-
-# --- formats ---
-
-
-def test_flat_csv_has_a_row_a_cell_at_full_precision(records: list[Record]) -> None:
-    rows = list(csv.DictReader(io.StringIO(cells_csv(records))))
-    assert len(rows) == len(records)
-    asked = (
-        "method,precision,workload,steps,seed,status,fd,fd_low,fd_high,kid,latency_ms_per_image,latency_engine,"
-        "stored_bytes,peak_memory_bytes,avg_weight_bits,avg_act_bits,protocol,n"
-    )
-    assert set(asked.split(",")) <= set(COLUMNS) == set(rows[0])
-    (pqcad,) = (row for row in rows if row["label"] == "pqcad")
-    source = records[3].metrics
-    assert float(pqcad["fd"]) == source["fd"].value
-    assert float(pqcad["fd_low"]) == source["fd"].low
-    assert (pqcad["protocol"], pqcad["n"], pqcad["seed"]) == (PROTOCOL, "1024", "0")
-    (failed,) = (row for row in rows if row["status"] == "failed")
-    assert (failed["fd"], failed["latency_engine"], failed["reason"]) == ("", "", "the loss is NaN at block 3")
-
-
-def test_flat_latency_is_batch_one_of_the_fastest_engine() -> None:
-    names = {"openvino/1": 9.0, "torch-compile/1": 8.0, "openvino/16": 1.0}
-    timed = make_record("fp", metrics={f"latency_ms_per_image@{name}": metric(v) for name, v in names.items()})
-    (row,) = csv.DictReader(io.StringIO(cells_csv([timed])))
-    assert (row["latency_engine"], row["latency_ms_per_image"]) == ("torch-compile", "8.0")
-
-
-def test_json_is_strict_and_holds_values_with_intervals(records: list[Record], manifest: Manifest) -> None:
-    infinite = make_record("rtn", label="twin", metrics={"psnr_to_fp": metric(math.inf, direction="higher")})
-    text = json_document(results_table([*records, infinite], manifest), [*records, infinite], manifest)
-    document = json.loads(text, parse_constant=pytest.fail)
-    first = document["table"]["sections"][0]
-    keys = [column["key"] for column in first["columns"]]
-    fp = dict(zip(keys, first["rows"][0], strict=True))
-    assert fp["fd"]["low"] == pytest.approx(13.2 * 0.96)
-    assert document["cells"][-1]["psnr_to_fp"] == "Infinity"
-
-
-@pytest.mark.parametrize("width", [40, 80, 120, 200])
-def test_terminal_cuts_no_value_and_keeps_to_the_window(records: list[Record], manifest: Manifest, width: int) -> None:
-    table = results_table(records, manifest)
-    text = io.StringIO()
-    Console(file=text, width=width, color_system=None).print(TerminalTable(table))
-    lines = text.getvalue().splitlines()
-    assert all(len(line) <= width for line in lines)
-    assert "…" not in text.getvalue().replace("ab12ab12ab12…", "").replace("12…", "")
-    for row in table.sections[0].rows:
-        for each in row:
-            assert each.text in text.getvalue()
-
-
-# --- numbers ---
-
-
-@given(st.lists(NUMBERS, min_size=1, max_size=5))
-def test_a_column_shows_three_digits_of_its_smallest_unless_it_gets_too_wide(values: list[float]) -> None:
-    places = decimals(values)
-    texts = [fixed(value, places) for value in values]
-    assert all(abs(float(text) - value) <= 0.5 * 10**-places + 1e-9 for text, value in zip(texts, values, strict=True))
-    digits = len(texts[values.index(min(values))].replace(".", "").lstrip("0"))
-    assert digits >= 3 or places == 4 or len(fixed(max(values), places).replace(".", "")) >= 5
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(-0.001, "0.0"), (-2.0, "−2.0"), (math.inf, "∞"), (-math.inf, "−∞"), (math.nan, "NaN")]
-)
-def test_odd_numbers(value: float, text: str) -> None:
-    assert fixed(value, 1) == text
