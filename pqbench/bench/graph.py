@@ -132,7 +132,8 @@ def _model(job: Job) -> Stage:
                 f"{composition.label}: the distiller {composition.distiller.component.name} gets no calibration set "
                 "from a quantizer here: give distiller_calibration=NAME."
             )
-        model = _component_stage("distill", job, composition.distiller, {"model": model, "calibration": drawn})
+        # Drawn first: what is wrong with it is said before anything is quantized for hours.
+        model = _component_stage("distill", job, composition.distiller, {"calibration": drawn, "model": model})
     if composition.correction is not None:
         model = _component_stage("correct", job, composition.correction, {"model": model})
     return model

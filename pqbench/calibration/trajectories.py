@@ -28,7 +28,7 @@ class Trajectories(CalibrationSampler):
     name: ClassVar[str] = "trajectories"
     summary: ClassVar[str] = "every sampling step of whole FP runs, for distillers"
 
-    runs: int = parameter(512, quick=192, full=2048, help="FP runs; each gives one sample a sampling step", low=1)
+    runs: int = parameter(2048, quick=192, full=8192, help="FP runs; each gives one sample a sampling step", low=1)
 
     def sample(self, context: Context) -> CalibrationSet:
         """Run the FP denoiser and keep what it is shown; samples are ordered by step, then by run."""

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from pqbench.files import write_atomically
+from pqbench.tensor_memory import memory_of
 
 SECONDS_APART = 30.0
 """Between two states of one training, at least: what a kill may cost."""
@@ -96,8 +96,7 @@ def digest_of(facts: object, tensors: Mapping[str, Tensor] | Iterable[Tensor] = 
     named = sorted(tensors.items()) if isinstance(tensors, Mapping) else list(enumerate(tensors))
     for name, tensor in named:
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        octets: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        digest.update(octets)
+        digest.update(memory_of(tensor))
     return digest.hexdigest()
 
 

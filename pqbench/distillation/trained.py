@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
 from torch import nn
 
 from pqbench.contracts import CalibrationSet, Context, Distiller, Teachers, parameter
@@ -65,12 +64,11 @@ class TrainedDistiller(Distiller):
         path = None if context.scratch is None else context.scratch / f"training{suffix}.safetensors"
         keep = Keep(path, context.trace, context.earlier)
         generator = context.generator(self.name if halving < 2 else f"{self.name}/{halving}")
-        weight = torch.ones(len(t), device=context.device)
         report = self._reporter(context, {"halving": halving} if halvings > 1 else {})
         student = student.to(context.device)
         try:
             with _tuned(student):
-                train(student, x_t, t, target, weight, training, generator, report, keep, condition)
+                train(student, x_t, t, target, training, generator, report, keep, condition)
         except DivergedError as error:
             # A row must not show half a distillation as if it were the method: the cell fails, and says why.
             context.trace.append({"event": str(error)})

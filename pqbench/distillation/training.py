@@ -61,7 +61,7 @@ def parameter_groups(net: nn.Module, training: Training) -> list[dict[str, objec
             steps.append(layer.weight_theta)
         if layer.input_grid is not None:
             steps.append(layer.input_theta)
-            zeros.append(layer.input_zero)
+            zeros += [] if layer.input_zero is None else [layer.input_zero]
     for _, operand in tunable_operands(net):
         inside |= {id(p) for p in operand.parameters()}
         if operand.input_grid is not None:
@@ -89,39 +89,38 @@ def train(
     x_t: Tensor,
     t: Tensor,
     target: Tensor,
-    weight: Tensor,
     training: Training,
     generator: torch.Generator,
     report: Callable[[int, float], None],
     keep: Keep | None = None,
     condition: Sequence[Tensor] = (),
 ) -> None:
-    """Minimise the weighted mean squared error of `student(x_t, t, *condition)` to `target`, in place.
+    """Minimise the mean squared error of `student(x_t, t, *condition)` to `target`, in place.
 
-    x_t, target   (N, C, H, W); t, weight (N,); condition, each (N, ...)
+    x_t, target   (N, C, H, W); t (N,); condition, each (N, ...)
     report        called with (iteration, smoothed loss) after every iteration
     keep          where states are kept, so that a killed training goes on and ends bit for bit as it would have
 
-    When the loss becomes NaN or grows a hundredfold over its start, training stops: the student is given back the
-    parameters at which its smoothed loss was lowest, and `DivergedError` names the iteration and what to lower.
+    When the loss becomes NaN, or a hundred times that of the start and more than that of answering 0, training stops:
+    the student is given back the parameters at which its smoothed loss was lowest, and `DivergedError` names the
+    iteration and what to lower.
     """
     student.requires_grad_(True)
     groups = parameter_groups(student, training)
     optimizer = torch.optim.Adam([{"params": g["params"], "lr": 0.0} for g in groups], betas=(0.9, 0.99))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     order = ShuffledBatches(len(x_t), training.batch, generator)
-    watch = Watch(parameters, training.iterations)
+    watch = Watch(parameters, training.iterations, float(target.square().mean()))
     state = TrainingState(parameters, optimizer, order, watch)
     keep = keep or Keep(None)
-    file = ResumeFile(keep.path, _belongs(training, state, (x_t, t, target, weight, *condition)) if keep.path else "")
+    file = ResumeFile(keep.path, _belongs(training, state, (x_t, t, target, *condition)) if keep.path else "")
     try:
         for iteration in range(state.load(file, keep), training.iterations):
             for group, made in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = training.rate(iteration) * float(made["peak"])  # type: ignore[arg-type]
             index = next(order)
             answer = student(*(each[index] for each in (x_t, t, *condition)))
-            error = (answer - target[index]).square().flatten(1).mean(1)
-            loss = (weight[index] * error).mean()
+            loss = (answer - target[index]).square().mean()
             watch.see(iteration, float(loss.detach()))
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, training.gradient_clip)

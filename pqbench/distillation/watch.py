@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pqbench.errors import UserError
 
 EXPLOSION = 100.0
-"""A loss that has grown so many times over its start is that of a diverged student."""
+"""A loss so many times over its start, and above that of answering 0, is that of a diverged student."""
 
 
 class DivergedError(UserError):
@@ -23,11 +23,15 @@ class Watch:
     """Follows the loss of a training and keeps the last good parameters, to which a diverged student goes back.
 
     A good state is one whose smoothed loss is the lowest so far: while a student diverges, no state is.
+
+    size   the loss of answering 0: losses of single samples are up to hundreds of times apart, and a first batch that
+           happens to be easy is no measure by itself
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], iterations: int) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], iterations: int, size: float) -> None:
         self.parameters = parameters
         self.iterations = iterations
+        self.size = size
         self.good = [p.detach().clone() for p in parameters]
         self.good_iteration = 0
         self.start = self.smoothed = self.lowest = math.nan
@@ -36,7 +40,12 @@ class Watch:
         """Take in the loss of the parameters as they are before the step of `iteration`."""
         if iteration == 0:
             self.start = self.smoothed = self.lowest = loss
-        if not math.isfinite(loss) or loss > EXPLOSION * max(self.start, 1e-6):
+        if not math.isfinite(loss) and iteration == 0:
+            raise DivergedError(
+                f"The student's loss is {loss:.3g} before any training: look for NaN in the calibration set and in the "
+                "quantized model that it starts from."
+            )
+        if not math.isfinite(loss) or loss > max(EXPLOSION * self.start, self.size):
             self._give_up(iteration, f"loss {loss:.3g}, at the start {self.start:.3g}")
         if iteration > 0:
             self.smoothed = 0.95 * self.smoothed + 0.05 * loss

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from pqbench.errors import UserError
 from pqbench.files import write_atomically
+from pqbench.tensor_memory import memory_of
 
 FORMAT = "pqbench"
 VERSION = 3
@@ -169,6 +169,5 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        octets: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-        digest.update(octets)
+        digest.update(memory_of(tensor))
     return digest.hexdigest()

@@ -52,6 +52,26 @@ def learned_fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Gr
     return result
 
 
-def round_straight_through(x: Tensor) -> Tensor:
-    """round(x) whose gradient is that of x."""
-    return x + (torch.round(x) - x).detach()
+class _RoundedWithin(torch.autograd.Function):
+    """round(clamp(x, low, high)), whose gradient is held back only where a step down it would lead farther out.
+
+    The gradient of clamp alone is zero out there: a zero-point that one step carried over the edge would stay for ever.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: int, high: int) -> Tensor:
+        ctx.save_for_backward(x <= low, x >= high)
+        return torch.round(x.clamp(low, high))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        below, above = ctx.saved_tensors
+        outwards = (below & (gradient > 0)) | (above & (gradient < 0))
+        return gradient.masked_fill(outwards, 0.0), None, None
+
+
+def learned_zero_point(latent: Tensor, grid: Grid) -> Tensor:
+    """The zero-point of a latent one: a whole number within the grid, with a straight-through gradient."""
+    result: Tensor = _RoundedWithin.apply(latent, grid.low, grid.high)  # type: ignore[no-untyped-call]
+    return result

@@ -11,14 +11,15 @@ from pqbench.methods.precision import FULL_PRECISION_BITS
 from pqbench.quantization.attention import QuantizedProduct, SoftmaxQuantizer
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.layers import ActivationQuantizer
-from pqbench.quantization.learned_step import learned_fake_quantize, round_straight_through
+from pqbench.quantization.learned_step import learned_fake_quantize, learned_zero_point
 
 
 class TunableOperand(nn.Module):
-    """An activation quantizer whose step size and zero-point can be trained; the zero-point of a softmax stays 0.
+    """An activation quantizer whose step size and zero-point can be trained; that of a softmax stays 0.
 
     input_theta    () or (S,) with a table over time steps, log change of the step size
-    input_zero     () or (S,), latent zero-point (rounded straight-through); None where it is fixed at 0
+    input_zero     () or (S,), latent zero-point (rounded straight-through); None where it is fixed at 0: of a
+                   softmax, or a symmetric grid
     a_bits         the current width
     The names are those of a `TunableLayer`'s input.
     """
@@ -30,7 +31,7 @@ class TunableOperand(nn.Module):
         self.quantizer = quantizer
         self.register_buffer("input_scale", quantizer.scale.clone())
         self.input_theta = nn.Parameter(torch.zeros_like(quantizer.scale))
-        fixed = isinstance(quantizer, SoftmaxQuantizer)
+        fixed = quantizer.symmetric or isinstance(quantizer, SoftmaxQuantizer)
         self.input_zero = None if fixed else nn.Parameter(quantizer.zero_point.float().clone())
         self.a_bits = quantizer.bits
 
@@ -56,7 +57,7 @@ class TunableOperand(nn.Module):
     def _zero(self, grid: Grid) -> Tensor:
         if self.input_zero is None:
             return torch.zeros_like(self.input_scale)
-        return round_straight_through(self.input_zero.clamp(grid.low, grid.high))
+        return learned_zero_point(self.input_zero, grid)
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """`x` as the product uses it, with gradients."""
@@ -76,7 +77,7 @@ class TunableOperand(nn.Module):
         self.quantizer.bits = self.a_bits
         grid = self.input_grid
         if grid is not None:
-            self.quantizer.set(self.input_step(), torch.round(self._zero(grid)))
+            self.quantizer.set(self.input_step(), self._zero(grid))
         return self.quantizer
 
 

@@ -18,7 +18,7 @@ from pqbench.quantization.attention import quantized_operands
 from pqbench.quantization.grid import Grid
 from pqbench.quantization.groups import over_groups, spread
 from pqbench.quantization.layers import QuantizedLayer, quantized_layers, replace_module
-from pqbench.quantization.learned_step import learned_fake_quantize, round_straight_through
+from pqbench.quantization.learned_step import learned_fake_quantize, learned_zero_point
 from pqbench.quantization.tokens import per_token
 from pqbench.quantization.tunable_operand import TunableOperand, tunable_operands
 
@@ -44,7 +44,8 @@ class TunableLayer(nn.Module):
     weight          (out, in, ...) float32, the latent weight
     weight_theta    (out,) or (out, groups), log change of the weight step sizes
     input_theta     () or (S,) for a table over S time steps, log change of the activation step size
-    input_zero      () or (S,), latent zero-point of the activation grid (rounded straight-through)
+    input_zero      () or (S,), latent zero-point of the activation grid (rounded straight-through); None where the grid
+                    is symmetric, with its zero-point fixed at 0
     weight_blend    None, or the grid that the layer is leaving
     A dynamic input grid has nothing to train: input_theta and input_zero are then unused. A block with tables that is
     run by itself needs to know its time steps (`time_tables.at_time_steps`).
@@ -64,7 +65,8 @@ class TunableLayer(nn.Module):
         self.weight_theta = nn.Parameter(torch.zeros_like(layer.weight_scale))
         self.register_buffer("input_scale", layer.activation.scale.clone())
         self.input_theta = nn.Parameter(torch.zeros_like(layer.activation.scale))
-        self.input_zero = nn.Parameter(layer.activation.zero_point.float().clone())
+        fixed = layer.activation.symmetric
+        self.input_zero = None if fixed else nn.Parameter(layer.activation.zero_point.float().clone())
         self.w_bits = layer.w_bits
         self.a_bits = layer.activation.bits
         self.weight_blend: OtherGrid | None = None
@@ -106,11 +108,13 @@ class TunableLayer(nn.Module):
         """
         self.a_bits = bits
         shape = self.input_theta.shape
-        self.input_scale, self.input_zero.data = (
+        self.input_scale, zero = (
             (value.reshape(()) if value.numel() == 1 else value).detach().float().expand(shape).clone()
             for value in (scale, zero_point)
         )
         self.input_theta.data.zero_()
+        if self.input_zero is not None:
+            self.input_zero.data = zero
 
     def weight_on_grid(self) -> Tensor:
         """The weight moved to the layer's own grid, with gradients: what `settled` keeps."""
@@ -139,8 +143,14 @@ class TunableLayer(nn.Module):
         activation = self.layer.activation
         if activation.dynamic:
             return per_token(x, grid, activation.token_axis)
-        zero = round_straight_through(self.input_zero.clamp(grid.low, grid.high))
-        return learned_fake_quantize(x, activation.current(self.input_step(), x), activation.current(zero, x), grid)
+        step, zero = activation.current(self.input_step(), x), activation.current(self._input_zero(grid), x)
+        return learned_fake_quantize(x, step, zero, grid)
+
+    def _input_zero(self, grid: Grid) -> Tensor:
+        """The activation zero-point, () or (S,), with gradients."""
+        if self.input_zero is None:
+            return torch.zeros_like(self.input_scale)
+        return learned_zero_point(self.input_zero, grid)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output on its quantized input."""
@@ -154,8 +164,7 @@ class TunableLayer(nn.Module):
         layer.activation.bits = self.a_bits
         grid = self.input_grid
         if grid is not None and not layer.activation.dynamic:
-            zero = torch.round(self.input_zero.clamp(grid.low, grid.high))
-            layer.activation.set(self.input_step(), zero)
+            layer.activation.set(self.input_step(), self._input_zero(grid))
         if self.bias is not None:
             layer.bias = self.bias.detach().clone()
         layer.freeze(self.weight, self.weight_step(), self.weight_zero)

@@ -73,7 +73,7 @@ def test_a_distiller_is_trained_on_the_quantizers_set_when_it_names_none(bench: 
     with pytest.raises(UserError, match=r"the distiller copy gets no calibration set.*distiller_calibration=NAME"):
         bench.plan("cheap[quantizer=none,distiller=copy]")
     alone = bench.plan("cheap[quantizer=none,distiller=copy,distiller_calibration=noise]").cells[1]
-    assert [stage.name for stage in alone.model] == ["export", "calibrate", "distill"]
+    assert [stage.name for stage in alone.model] == ["calibrate", "export", "distill"]
 
 
 def test_the_source_of_a_plugin_is_in_its_keys(bench: Bench, tmp_path: Path) -> None:

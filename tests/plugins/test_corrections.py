@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pqbench.correction.runs import PURPOSE
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.errors import UserError
+from pqbench.quantization.checkpoint import save_checkpoint
 from pqbench.quantization.output_correction import corrected
 from pqbench.testing.conditional import TinyLabelled
 from pqbench.testing.contracts import check_correction
@@ -60,6 +62,15 @@ def test_a_gain_and_a_bias_are_undone_so_that_images_are_those_of_full_precision
     noise = initial_noise(5, range(3), WORKLOAD.shape)
     args = WORKLOAD.schedule(), WORKLOAD.timesteps(WORKLOAD.steps), noise
     torch.testing.assert_close(ddim_sample(net, *args), ddim_sample(WORKLOAD.denoiser(), *args), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("correction", [Drift(runs=8), PtqdCorrection(runs=8)])
+def test_a_model_of_a_single_step_is_corrected_and_packed(correction: Correction, tmp_path: Path) -> None:
+    net = correction.correct(context(), Spoilt(WORKLOAD.denoiser(), 0.9, 0.0), WORKLOAD.denoiser(), 1)
+    save_checkpoint(net, tmp_path / "model.safetensors")
+    made = corrected(net)
+    assert made is not None
+    assert made.time_steps.tolist() == WORKLOAD.timesteps(1).tolist()
 
 
 def test_as_published_a_negative_correlation_is_left_and_the_whole_mean_error_is_taken_off() -> None:

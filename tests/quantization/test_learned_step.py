@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pqbench.quantization.grid import Grid
-from pqbench.quantization.learned_step import learned_fake_quantize, round_straight_through
+from pqbench.quantization.learned_step import learned_fake_quantize, learned_zero_point
 
 GRIDS = [Grid(bits, symmetric) for bits in (2, 4, 8) for symmetric in (True, False)]
 
@@ -117,9 +117,26 @@ def test_only_clipped_values_pull_at_the_zero_point() -> None:
         assert float(to_zero) == pytest.approx(expected)
 
 
-def test_rounding_passes_gradients_straight_through() -> None:
-    x = torch.tensor([-1.6, 0.4, 2.5], requires_grad=True)
-    rounded = round_straight_through(x)
-    (rounded * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
-    assert torch.equal(rounded, torch.tensor([-2.0, 0.0, 2.0]))
-    assert torch.equal(x.grad, torch.tensor([1.0, 2.0, 3.0]))
+def test_a_zero_point_is_whole_and_passes_gradients_straight_through() -> None:
+    x = torch.tensor([1.6, 0.4, 2.5], requires_grad=True)
+    rounded = learned_zero_point(x, Grid(4, False))
+    (rounded * torch.tensor([1.0, -2.0, 3.0])).sum().backward()
+    assert torch.equal(rounded, torch.tensor([2.0, 0.0, 2.0]))
+    assert torch.equal(x.grad, torch.tensor([1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize(("start", "goal"), [(-2.5, 4.0), (19.0, 11.0)])
+def test_a_latent_zero_point_outside_the_grid_comes_back(start: float, goal: float) -> None:
+    latent = torch.nn.Parameter(torch.tensor(start))
+    optimizer = torch.optim.Adam([latent], lr=0.1)
+    for _ in range(400):
+        optimizer.zero_grad()
+        (learned_zero_point(latent, Grid(4, False)) - goal).square().backward()
+        optimizer.step()
+    assert float(learned_zero_point(latent, Grid(4, False)).detach()) == pytest.approx(goal, abs=1)
+
+
+def test_nothing_draws_a_zero_point_farther_out_of_the_grid() -> None:
+    latent = torch.tensor([0.0, -1.0, 15.0, 16.0], requires_grad=True)
+    (learned_zero_point(latent, Grid(4, False)) * torch.tensor([1.0, 1.0, -1.0, -1.0])).sum().backward()
+    assert torch.equal(latent.grad, torch.zeros(4))

@@ -22,6 +22,7 @@ class MomentumDetector:
     interval   iterations between checks: one iteration changes M by (1 - beta) of the loss's noise at most
     minimum    never fires before this many iterations
     budget     always fires at this many iterations
+    settling   checks up to this iteration do not count: until then the loss is not yet that of the width alone
     """
 
     beta: float
@@ -30,6 +31,7 @@ class MomentumDetector:
     interval: int
     minimum: int
     budget: int
+    settling: int = 0
 
     momentum: float = 0.0
     iterations: int = 0
@@ -42,7 +44,7 @@ class MomentumDetector:
         self.momentum = self.beta * self.momentum + (1 - self.beta) * loss
         if self.iterations >= self.budget:
             return "budget"
-        if self.checked:
+        if self.checked and self.iterations > self.settling:
             self._check()
         if self._quiet >= self.patience and self.iterations >= self.minimum:
             return "plateau"

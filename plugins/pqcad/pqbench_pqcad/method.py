@@ -31,6 +31,7 @@ class Pqcad(Method):
         "PQ only": "pqcad[distiller=none]",
         "CAD only (fixed bits)": "pqcad[quantizer=ptq4dm]",
         "neither, but the correction": "pqcad[quantizer=ptq4dm,distiller=none]",
+        "PQ only, and no correction": "pqcad[distiller=none,correction=none]",
         "no correction": "pqcad[correction=none]",
         "no momentum detector": "pqcad[detector=false]",
         "no smoothing of transitions": "pqcad[ramp=0,averaging=0]",

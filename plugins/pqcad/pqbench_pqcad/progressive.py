@@ -45,9 +45,11 @@ class ProgressiveQuantizer(Quantizer):
     activation_budget: int = parameter(
         60, quick=8, full=500, low=1, high=1_000_000, help="most iterations of one block at one activation width"
     )
-    minimum: int = parameter(20, quick=4, full=50, low=1, high=1_000_000, help="fewest iterations at a width")
+    minimum: int = parameter(
+        20, quick=4, full=50, low=1, high=1_000_000, help="fewest iterations at a width, after the ramp"
+    )
     detector: bool = parameter(True, help="end a width at a plateau; false: every width spends its whole budget")
-    beta: float = parameter(0.9, low=0.0, high=0.999, help="momentum of the detector")
+    beta: float = parameter(0.9, quick=0.5, low=0.0, high=0.999, help="momentum of the detector")
     tau: float = parameter(0.02, quick=0.05, low=0.0, high=1.0, help="relative change of M that counts as none")
     patience: int = parameter(2, quick=1, low=1, high=1000, help="quiet checks in a row that end a width")
     interval: int = parameter(5, quick=2, low=1, high=1000, help="iterations between two checks of the detector")
@@ -63,6 +65,13 @@ class ProgressiveQuantizer(Quantizer):
     end_bits: int = parameter(8, low=0, high=8, help="least bits of the first and the last layer; 0: as the others")
     wide: str = parameter("", help="patterns of layers with 8 bits at least, separated by |")
     exempt: str = parameter("", help="patterns of layers that stay in full precision, separated by |")
+
+    def __post_init__(self) -> None:
+        if self.ramp >= self.weight_budget:
+            raise UserError(
+                f"{self.name}: ramp={self.ramp} leaves no iteration of weight_budget={self.weight_budget} to the new "
+                "grid alone: give a ramp below the budget."
+            )
 
     def quantize(self, context: Context, net: nn.Module, calibration: CalibrationSet) -> nn.Module:
         """Run both stages over all blocks in the order of execution.
@@ -90,19 +99,20 @@ class ProgressiveQuantizer(Quantizer):
             averaging=self.averaging,
             weight_lr=self.weight_lr,
             step_lr=self.step_lr,
-            # A width cannot end before its own grid is the only one that the block sees.
-            detector=lambda: self._detector(max(self.minimum, self.ramp), self.weight_budget),
+            detector=lambda: self._detector(self.weight_budget, settling=self.ramp),
         ).run
 
     def _activation_stage(self) -> StageRun:
         return ActivationStage(
             start=self.start,
             step_lr=self.step_lr,
-            detector=lambda: self._detector(self.minimum, self.activation_budget),
+            detector=lambda: self._detector(self.activation_budget),
         ).run
 
-    def _detector(self, minimum: int, budget: int) -> MomentumDetector:
+    def _detector(self, budget: int, settling: int = 0) -> MomentumDetector:
         """The rule for one width. Without the detector nothing fires before the budget is spent.
+
+        settling   iterations in which two grids are blended: the width has its `minimum` after them, on its own grid
 
         So the twin of an ablation gets at least the iterations that the detector allows: what the detector is worth is
         the time that it saves, and what that costs in quality. For equal iterations, give the twin smaller budgets.
@@ -112,8 +122,9 @@ class ProgressiveQuantizer(Quantizer):
             tau=self.tau,
             patience=self.patience,
             interval=self.interval,
-            minimum=min(minimum, budget) if self.detector else budget,
+            minimum=min(settling + self.minimum, budget) if self.detector else budget,
             budget=budget,
+            settling=settling,
         )
 
 

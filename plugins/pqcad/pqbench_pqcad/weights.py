@@ -24,7 +24,8 @@ class WeightStage:
 
     start      the first width
     ramp       iterations over which the new grid is blended in; 0 switches at once
-    averaging  momentum of the running average of the weights from which a new grid's scales are searched
+    averaging  momentum of the running average of the weights, as each is before a step, from which a new grid's scales
+               are searched
     """
 
     start: int
@@ -59,11 +60,13 @@ class WeightStage:
                 if layer.w_bits != max(bits, targets[name])
             ]
 
-            def smooth(iteration: int, blends: list[Blend] = blends) -> None:
+            def smooth(iteration: int, blends: list[Blend] = blends, averages: list[Tensor] = averages) -> None:
                 for blend in blends:
                     blend.apply(iteration, self.ramp)
                 for average, layer in zip(averages, layers.values(), strict=True):
                     average.lerp_(layer.weight.detach(), 1 - self.averaging)
+
+            began = [average.clone() for average in averages]
 
             optimizer = self._optimizer(list(layers.values()))
             ends = BetterEnd(module, data, [p for group in optimizer.param_groups for p in group["params"]])
@@ -81,6 +84,9 @@ class WeightStage:
             for layer in layers.values():
                 layer.weight_blend = None
             trace[-1]["restored"] = ends.choose()
+            if trace[-1]["restored"]:
+                # The weights that it followed are gone.
+                averages = began
 
     def _lower(self, layer: TunableLayer, bits: int, average: Tensor) -> Blend:
         """Move a layer to a new width, its scales searched on the running average of its weights."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pqbench.evaluation.image_sources import batch_of
 from pqbench.files import write_atomically
+from pqbench.tensor_memory import memory_of
 
 IMAGES = "images"
 """The name of the tensor in a file of images."""
@@ -57,7 +58,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     def content() -> Iterator[bytes | memoryview]:
         yield _header({name: (tensor.dtype, tensor.shape) for name, tensor in ordered.items()}, metadata)
         for tensor in ordered.values():
-            yield tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            yield memory_of(tensor)
 
     write_atomically(path, content())
 

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pqbench_pqcad.detector import MomentumDetector, Reason
+from pqbench_pqcad.progressive import ProgressiveQuantizer
+
+from pqbench.contracts.parameters import resolve
 
 SETTINGS = {"beta": 0.9, "tau": 0.02, "patience": 2, "interval": 5, "minimum": 20, "budget": 200}
+QUICK = {"beta": 0.5, "tau": 0.05, "patience": 1, "interval": 2, "minimum": 4, "budget": 200}
+"""Those of the budget `quick`, with a budget that is out of the way."""
 
 losses = st.lists(st.floats(1e-3, 1e3), min_size=40, max_size=40)
 
@@ -44,6 +49,26 @@ def test_it_fires_once_a_decay_has_reached_its_floor(start: float, floor: float,
 def test_a_loss_that_falls_by_more_than_tau_between_checks_never_fires_early(rate: float, level: float) -> None:
     # Over an interval of 5, M falls by at least 1 - 0.985^5 = 7 %.
     assert run(level * rate**k for k in range(200)) == ("budget", 200)
+
+
+@given(rate=st.floats(0.8, 0.95), level=st.floats(1e-3, 1e3))
+def test_nor_does_it_with_the_few_iterations_of_the_budget_quick(rate: float, level: float) -> None:
+    # Over an interval of 2 the loss falls by at least 9.7 %; M, which lags behind, by 5 % from its second check on.
+    assert run((level * rate**k for k in range(200)), **QUICK) == ("budget", 200)
+
+
+@given(losses=losses, settling=st.integers(0, 30))
+def test_checks_while_it_settles_do_not_count(losses: list[float], settling: int) -> None:
+    """Whatever the losses were until then: the first check after it has nothing to compare with."""
+    _, iteration = run(losses, tau=1.0, patience=1, interval=1, minimum=1, budget=41, settling=settling)
+    assert iteration >= settling + 2
+
+
+def test_the_parameters_of_quick_are_those_that_are_tested_here() -> None:
+    found = resolve(ProgressiveQuantizer, {}, "quick")
+    assert {name: found[name] for name in QUICK if name != "budget"} == {
+        k: v for k, v in QUICK.items() if k != "budget"
+    }
 
 
 @given(noise=st.lists(st.floats(-1, 1), min_size=400, max_size=400))

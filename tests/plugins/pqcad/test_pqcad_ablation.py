@@ -22,12 +22,13 @@ def test_the_four_corners(standard: dict[str, AblationRow]) -> None:
         for name in ("PQ and CAD", "PQ only", "CAD only (fixed bits)", "neither, but the correction")
     ]
     assert corners == [(), WITHOUT_CAD, FIXED, FIXED + WITHOUT_CAD]
+    assert set(standard["PQ only, and no correction"].changes) == {*WITHOUT_CAD, "correction drift -> none"}
 
 
 def test_the_parts(standard: dict[str, AblationRow]) -> None:
     changed = {
         name: {change.rsplit(" ", 3)[0]: change.rsplit(" ", 1)[1] for change in standard[name].changes}
-        for name in list(standard)[4:10]
+        for name in list(standard)[5:11]
     }
     assert changed == {
         "no correction": {"correction": "none"},

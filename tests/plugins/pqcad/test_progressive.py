@@ -210,9 +210,20 @@ def test_without_a_way_down_it_begins_at_the_target() -> None:
     assert {row["width"] for row in trace if row["block"] == "middle"} == {4}
 
 
-def test_a_width_does_not_end_while_two_grids_are_blended() -> None:
-    _, trace = quantize("w4a32", tau=1.0, patience=1, minimum=1, ramp=6, interval=1)
-    assert min(row["iteration"] for row in trace if row["event"]) == 6
+def test_a_width_has_its_minimum_on_its_own_grid_after_the_blend() -> None:
+    _, trace = quantize("w4a32", tau=1.0, patience=1, minimum=3, ramp=5, interval=1, weight_budget=20)
+    assert {row["iteration"] for row in trace if row["event"]} == {5 + 3}
+
+
+def test_checks_within_the_blend_do_not_count() -> None:
+    """The first check after it has nothing to compare with, and two more are the patience."""
+    _, trace = quantize("w4a32", tau=1.0, patience=2, minimum=1, ramp=5, interval=1, weight_budget=20)
+    assert {row["iteration"] for row in trace if row["event"]} == {5 + 1 + 2}
+
+
+def test_a_ramp_that_leaves_nothing_of_the_budget_is_refused() -> None:
+    with pytest.raises(UserError, match="ramp=12 leaves no iteration of weight_budget=12 to the new grid alone"):
+        ProgressiveQuantizer(weight_budget=12, ramp=12)
 
 
 def test_the_blend_goes_from_the_old_grid_to_the_new_one() -> None:
