@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import zipfile
 from abc import ABC, abstractmethod
@@ -95,8 +96,11 @@ class ImageFolder(ImageSource):
 
     @classmethod
     def at(cls, path: Path) -> ImageFolder:
-        """Look at every image's size. Raises `UserError` for an empty folder, mixed sizes and unreadable images."""
-        files = tuple(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()))
+        """Look at every image's size.
+
+        Raises `UserError` for an empty folder, mixed sizes, unreadable images and folders in it that cannot be read.
+        """
+        files = tuple(sorted(_image_files(path)))
         if not files:
             raise UserError(f"{path} has no images in it ({', '.join(sorted(SUFFIXES))}).")
         first = _header(files[0])
@@ -295,6 +299,28 @@ def _layout(shape: tuple[int, ...], prefers_last: bool) -> tuple[bool, tuple[int
 def _stored_shape(images: ArrayImages) -> tuple[int, int, int]:
     channels, height, width = images.shape
     return (height, width, channels) if images.is_last else images.shape
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """The images in a folder and below. Raises `UserError` where a part of it cannot be read.
+
+    A link whose end is missing is among them: it is told when the image is read, not left out.
+    """
+    try:
+        for root, _, names in os.walk(folder, onerror=_raise):
+            for file in (Path(root, name) for name in names):
+                if file.suffix.lower() in SUFFIXES and (file.is_file() or not file.exists()):
+                    yield file
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}), so the images of {folder} are not all there: make it "
+            "readable, or give a folder without it."
+        ) from None
+
+
+def _raise(error: OSError) -> None:
+    """For `os.walk`, which goes on without a word otherwise."""
+    raise error
 
 
 def _header(file: Path) -> tuple[int, int, int]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,29 @@ def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("hello")
     refused(text, "neither a folder of images nor an .npz or .safetensors file")
+
+
+@pytest.mark.parametrize("opened", [open_images, open_reference])
+def test_a_part_of_a_folder_that_cannot_be_read_is_not_left_out(
+    opened: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "images", draw())
+    write_folder(folder / "closed", draw())
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        # Modes of files do not hold root back.
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"images/closed cannot be read \(Permission denied\), so the images of .* not"):
+        opened(folder)
+    monkeypatch.undo()
+    (folder / "closed" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match=r"closed/gone\.png cannot be read as an image"):
+        opened(folder)
 
 
 @pytest.mark.parametrize("form", ["npz", "safetensors"])
