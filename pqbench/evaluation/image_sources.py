@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pqbench.errors import UserError
+from pqbench.evaluation.damage import DAMAGE
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Files of a folder that are images; others are left alone."""
@@ -327,11 +328,8 @@ def _header(file: Path) -> tuple[int, int, int]:
     """(C, H, W) of an image that is not decoded yet."""
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            mode, (width, height), is_clear = image.mode, image.size, "transparency" in image.info
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} cannot be read as an image ({error}).") from None
+    with _decoding(file), Image.open(file) as image:
+        mode, (width, height), is_clear = image.mode, image.size, "transparency" in image.info
     if mode not in _MODES:
         raise UserError(f"{file} is of mode {mode}: give images in RGB or grey, 8 bits a channel, without alpha.")
     if is_clear:
@@ -342,12 +340,20 @@ def _header(file: Path) -> tuple[int, int, int]:
 def _pixels(file: Path) -> Tensor:
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            pixels = np.array(image.convert(_MODES[image.mode]))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as an image ({error}).") from None
+    with _decoding(file), Image.open(file) as image:
+        pixels = np.array(image.convert(_MODES[image.mode]))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def _decoding(file: Path) -> Iterator[None]:
+    """Turn what Pillow raises about a damaged image into one sentence."""
+    from PIL import Image
+
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} cannot be read as an image ({error}).") from None
 
 
 def _counted(name: str) -> list[list[str | int]]:
@@ -374,9 +380,7 @@ def _file_sha256(path: Path) -> str:
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Turn what libraries raise about a damaged file into one sentence."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (zipfile.BadZipFile, SafetensorError, ValueError, EOFError, OSError, KeyError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} cannot be read: it is damaged or not what its name says ({error}).") from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,9 @@ def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     cut = write_folder(tmp_path / "cut", draw())
     (cut / "002.png").write_bytes((cut / "001.png").read_bytes()[:60])
     refused(cut, "002.png cannot be read as an image")
+    begun = write_folder(tmp_path / "begun", draw())
+    (begun / "100.ppm").write_bytes(b"P6\n4")
+    refused(begun, "100.ppm cannot be read as an image .Reached EOF while reading header.")
     clear = write_folder(tmp_path / "clear", draw())
     Image.new("RGBA", (4, 5)).save(clear / "000.png")
     refused(clear, "000.png is of mode RGBA: give images in RGB or grey")
@@ -153,6 +158,61 @@ def test_bad_arrays_are_one_sentence(form: str, tmp_path: Path) -> None:
         refused("holds statistics, not images", mean=torch.zeros(3), covariance=torch.eye(3))
     path.write_bytes(b"PK\x03\x04 this is no archive")
     refused("cannot be read: it is damaged or not what its name says")
+
+
+def packed(path: Path, method: int, **arrays: np.ndarray[Any, Any]) -> bytearray:
+    """The bytes of an .npz file that is then spoilt."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.save(member, array)
+            archive.writestr(f"{name}.npy", member.getvalue())
+    return bytearray(path.read_bytes())
+
+
+def in_the_stream(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    """Damaged where compressed data begins: no block of deflate begins so."""
+    whole = packed(path, zipfile.ZIP_DEFLATED, **arrays)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.infolist()[-1].header_offset + 30 + len(archive.infolist()[-1].filename)
+    whole[start : start + 8] = b"\xff" * 8
+    return whole
+
+
+def in_the_header(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    """The last array's header, a Python literal, never ends; the checksum is looked at after it."""
+    whole = packed(path, zipfile.ZIP_STORED, **arrays)
+    start = whole.rindex(b"{'descr'")
+    whole[start : start + 8] = b"(" * 8
+    return whole
+
+
+def of_an_unknown_compression(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    whole = packed(path, zipfile.ZIP_STORED, **arrays)
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = whole.rindex(signature) + place
+        whole[start : start + 2] = b"\x63\x00"
+    return whole
+
+
+def encrypted(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    whole = packed(path, zipfile.ZIP_STORED, **arrays)
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        whole[whole.rindex(signature) + place] |= 1
+    return whole
+
+
+@pytest.mark.parametrize("spoilt", [in_the_stream, in_the_header, of_an_unknown_compression, encrypted])
+def test_archives_that_cannot_be_read_are_one_sentence(spoilt: Callable[..., bytes], tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    path.write_bytes(spoilt(path, images=draw().numpy()))
+    with pytest.raises(UserError, match=r"a\.npz cannot be read: it is damaged or not what its name says \("):
+        list(open_images(path))
+    path.write_bytes(spoilt(path, mu=np.zeros(8), sigma=np.eye(8)))
+    file = open_reference(path)
+    assert isinstance(file, StatisticsFile)
+    with pytest.raises(UserError, match=r"a\.npz cannot be read as statistics \("):
+        load_statistics(file, TinyWorkload().extractor())
 
 
 def test_statistics_are_those_of_all_images_and_survive_their_file(
