@@ -132,7 +132,8 @@ class ImageFolder(ImageSource):
         """Over the names and contents of all images."""
         digest = hashlib.sha256()
         for name, file in zip(self.names, self.files, strict=True):
-            digest.update(f"{name}\0{_file_sha256(file)}\n".encode())
+            # As bytes: names on the disk need not be UTF-8.
+            digest.update(os.fsencode(name) + f"\0{_file_sha256(file)}\n".encode())
         return digest.hexdigest()
 
 

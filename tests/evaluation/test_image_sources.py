@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import io
 import os
 import zipfile
@@ -68,6 +69,18 @@ def test_a_folders_hash_follows_names_and_contents(tmp_path: Path) -> None:
     assert open_images(first).sha256 == open_images(second).sha256
     (second / "003.png").rename(second / "a.png")
     assert open_images(first).sha256 != open_images(second).sha256
+
+
+def test_names_need_not_be_utf_8(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "images", draw(n=3))
+    before = open_images(folder).sha256
+    (folder / "001.png").rename(folder / os.fsdecode(b"00\xe9.png"))
+    found = open_images(folder)
+    digest = hashlib.sha256()
+    for name in (b"000.png", b"002.png", b"00\xe9.png"):  # é in Latin-1
+        content = (folder / os.fsdecode(name)).read_bytes()
+        digest.update(name + b"\0" + hashlib.sha256(content).hexdigest().encode() + b"\n")
+    assert found.sha256 == digest.hexdigest() != before
 
 
 def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
@@ -160,13 +173,13 @@ def test_bad_arrays_are_one_sentence(form: str, tmp_path: Path) -> None:
     refused("cannot be read: it is damaged or not what its name says")
 
 
-def packed(path: Path, method: int, **arrays: np.ndarray[Any, Any]) -> bytearray:
-    """The bytes of an .npz file that is then spoilt."""
+def packed(path: Path, method: int, header: bytes = b"{'descr'", **arrays: np.ndarray[Any, Any]) -> bytearray:
+    """The bytes of an .npz file that is then spoilt. `header` takes the place of the arrays' first 8 bytes of it."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
             np.save(member, array)
-            archive.writestr(f"{name}.npy", member.getvalue())
+            archive.writestr(f"{name}.npy", member.getvalue().replace(b"{'descr'", header))
     return bytearray(path.read_bytes())
 
 
@@ -180,11 +193,8 @@ def in_the_stream(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
 
 
 def in_the_header(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
-    """The last array's header, a Python literal, never ends; the checksum is looked at after it."""
-    whole = packed(path, zipfile.ZIP_STORED, **arrays)
-    start = whole.rindex(b"{'descr'")
-    whole[start : start + 8] = b"(" * 8
-    return whole
+    """The arrays' headers, Python literals, never end."""
+    return packed(path, zipfile.ZIP_STORED, b"((((((((", **arrays)
 
 
 def of_an_unknown_compression(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
