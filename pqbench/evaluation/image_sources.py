@@ -29,6 +29,8 @@ NAMES = ("images", "arr_0", "samples")
 _LOSSY = frozenset({".jpeg", ".jpg", ".tif", ".tiff", ".webp"})
 """Files whose pixels may depend on who decodes them; TIFF and WebP are containers of both kinds."""
 _BATCH_BYTES = 1 << 25
+_LONGEST_NAME = 255
+"""Characters that a file's name has at most."""
 _MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}
 
 
@@ -357,11 +359,9 @@ def _decoding(file: Path) -> Iterator[None]:
         raise UserError(f"{file} cannot be read as an image ({error}).") from None
 
 
-def _counted(name: str) -> list[list[str | int]]:
-    """Sorts 2.png before 10.png: of each folder and the file, texts at even places and numbers at odd ones."""
-    return [
-        [int(each) if each.isdecimal() else each for each in re.split("([0-9]+)", part)] for part in name.split("/")
-    ]
+def _counted(name: str) -> list[str]:
+    """Sorts 2.png before 10.png and all else as texts sort: numbers are filled up with zeros, in each part of a path."""
+    return [re.sub("[0-9]+", lambda number: number[0].zfill(_LONGEST_NAME), part) for part in name.split("/")]
 
 
 def in_words(shape: tuple[int, int, int]) -> str:

@@ -83,6 +83,31 @@ def test_names_need_not_be_utf_8(tmp_path: Path) -> None:
     assert found.sha256 == digest.hexdigest() != before
 
 
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        ("img.png img1.png img2.png", ""),
+        ("a,b.png a.png a1.png", ""),  # nothing here is counted twice
+        ("1/0.png 01/0.png 1a/0.png", ""),
+        ("\u0661/0.png \u0662/0.png b/0.png", ""),  # digits that are not 0 to 9 sort as any text
+        ("img.png img1.png img2.png img10.png", "img10.png"),
+        ("2/0.png 10/0.png", "10/0.png"),
+        ("v1.2-9.png v1.10-0.png", "v1.10-0.png"),
+    ],
+)
+def test_names_sort_as_they_count(names: str, wrong: str, tmp_path: Path) -> None:
+    for name in names.split():
+        file = tmp_path / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 5)).save(file)
+    source = open_images(tmp_path / "images")
+    if not wrong:
+        source.require_order("the prompts can follow", "Name them.")
+        return
+    with pytest.raises(UserError, match=rf"do not sort as they count \(see {wrong}\), .* the prompts can .*\. Name them"):
+        source.require_order("the prompts can follow", "Name them.")
+
+
 def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     def refused(path: Path, message: str) -> None:
         with pytest.raises(UserError, match=message) as caught:
