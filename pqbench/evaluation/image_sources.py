@@ -109,9 +109,10 @@ class ImageFolder(ImageSource):
         first = _header(files[0])
         for file in files[1:]:
             if (here := _header(file)) != first:
+                one, other = (each.relative_to(path).as_posix() for each in (files[0], file))
                 raise UserError(
-                    f"{path} mixes images: {files[0].name} is {in_words(first)} and {file.name} is {in_words(here)}; "
-                    "give images of one size and kind."
+                    f"{path} mixes images: {one} is {in_words(first)} and {other} is {in_words(here)}; give images of one "
+                    "size and kind."
                 )
         return cls(path, len(files), first, files)
 
