@@ -111,8 +111,8 @@ class ImageFolder(ImageSource):
             if (here := _header(file)) != first:
                 one, other = (each.relative_to(path).as_posix() for each in (files[0], file))
                 raise UserError(
-                    f"{path} mixes images: {one} is {in_words(first)} and {other} is {in_words(here)}; give images of one "
-                    "size and kind."
+                    f"{path} mixes images: {one} is {in_words(first)} and {other} is {in_words(here)}; give images "
+                    "of one size and kind."
                 )
         return cls(path, len(files), first, files)
 
@@ -361,7 +361,7 @@ def _decoding(file: Path) -> Iterator[None]:
 
 
 def _counted(name: str) -> list[str]:
-    """Sorts 2.png before 10.png and all else as texts sort: numbers are filled up with zeros, in each part of a path."""
+    """Sorts 2.png before 10.png and all else as texts sort: numbers get leading zeros, in each part of a path."""
     return [re.sub("[0-9]+", lambda number: number[0].zfill(_LONGEST_NAME), part) for part in name.split("/")]
 
 

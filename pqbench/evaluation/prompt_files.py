@@ -34,8 +34,8 @@ def read_prompts(path: Path, images: ImageSource) -> GivenPrompts:
 
     Lines and lists follow the images: rows of an array, files of a folder in the order of their names.
 
-    Raises `UserError`, one sentence, for a file that cannot be read, has not one prompt for each image, has blank lines,
-    or has lines for a folder whose names sort otherwise than their numbers count.
+    Raises `UserError`, one sentence, for a file that cannot be read, has not one prompt for each image, has blank
+    lines, or has lines for a folder whose names sort otherwise than their numbers count.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors put a mark of UTF-8 in front
@@ -57,7 +57,7 @@ def _lines(path: Path, text: str) -> list[str]:
     lines = text.removesuffix("\n").split("\n")
     if blank := next((number for number, line in enumerate(lines, start=1) if not line.strip()), 0):
         raise UserError(
-            f"Line {blank} of {path} is blank: remove it, or give a .json list if an image was made from an empty prompt."
+            f"Line {blank} of {path} is blank: remove it, or give a .json list if an empty prompt is meant."
         )
     return lines
 

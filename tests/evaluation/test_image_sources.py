@@ -104,7 +104,7 @@ def test_names_sort_as_they_count(names: str, wrong: str, tmp_path: Path) -> Non
     if not wrong:
         source.require_order("the prompts can follow", "Name them.")
         return
-    with pytest.raises(UserError, match=rf"do not sort as they count \(see {wrong}\), .* the prompts can .*\. Name them"):
+    with pytest.raises(UserError, match=rf"do not sort as they count \(see {wrong}\), .* prompts can .*\. Name them"):
         source.require_order("the prompts can follow", "Name them.")
 
 
