@@ -44,6 +44,7 @@ def fetch(
     from pqbench.weights.store import WeightStore
 
     store, registry = WeightStore(folder), build_registry(plugins)
+    store.require_folder()
     if not names:
         typer.echo(_listing(registry, store))
         return
