@@ -77,4 +77,6 @@ def test_a_file_in_place_of_the_folder(
     file = tmp_path / "weights.pt"
     file.touch()
     assert run_command_line(["fetch", *names, "--folder", str(file)]) == 2
-    assert capsys.readouterr().err.startswith(f"Error: {file} is a file, and weights are kept in a folder: give another")
+    assert capsys.readouterr().err.startswith(
+        f"Error: {file} is a file, and weights are kept in a folder: give another"
+    )
