@@ -169,7 +169,7 @@ def build_registry(plugins: list[str] | None) -> Registry:
 
 
 def warn_before_work(plan: Plan, registry: Registry) -> None:
-    """One line on stderr for methods that are asked for twice, and one for plugins that could not be loaded."""
+    """One line on stderr for each note of the plan, and one for plugins that could not be loaded."""
     from pqbench.text import shortened
 
     for note in plan.notes:
