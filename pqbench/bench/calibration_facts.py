@@ -14,13 +14,15 @@ from pqbench.methods.grammar import MethodSpec
 
 DRAWN_BY = "drawn_by"
 """Fact of a set: its sampler with every parameter, as `pqbench calibrate` reads it."""
+STEPS = "steps"
+"""Fact of a set: the sampling steps that it was drawn for."""
 
 
 def stamped(drawn: CalibrationSet, sampler: CalibrationSampler, context: Context) -> CalibrationSet:
     """The set with all that made it among its facts; one from a file keeps the facts it came with."""
     if isinstance(sampler, StoredCalibration):
         return drawn
-    made_by = {DRAWN_BY: spec_of(sampler), "seed": str(context.seed), "steps": str(context.steps)}
+    made_by = {DRAWN_BY: spec_of(sampler), "seed": str(context.seed), STEPS: str(context.steps)}
     return replace(drawn, facts={**drawn.facts, **made_by})
 
 

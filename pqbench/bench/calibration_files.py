@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+from pqbench.bench.calibration_facts import STEPS
 from pqbench.calibration.stored import StoredCalibration
 from pqbench.contracts import CalibrationSet, Distiller, Workload
 from pqbench.distillation.targets import student_samples
@@ -13,12 +14,41 @@ from pqbench.methods.composition import Composition
 
 
 def check_calibration_files(workload: Workload, compositions: Iterable[Composition]) -> None:
-    """Raise `UserError`, which names the file, for a set of another model or without a step that a student visits."""
+    """Raise `UserError`, which names the file, for a set that does not fit.
+
+    It is of another model, was drawn for another number of sampling steps, or lacks a step that a student visits.
+    """
     for composition in compositions:
-        for part in composition.parts().values():
-            if isinstance(part.component, StoredCalibration):
-                part.component.require_fits(workload)
+        for stored in _stored(composition):
+            stored.require_fits(workload)
+            _check_steps(workload, composition, stored)
         _check_student_steps(workload, composition)
+
+
+def shared_by_seeds(compositions: Iterable[Composition], seeds: Sequence[int]) -> tuple[str, ...]:
+    """A note where sets from files stand for those that samplers would draw anew with each seed."""
+    labels = [composition.label for composition in compositions if any(_stored(composition))]
+    if len(seeds) < 2 or not labels:
+        return ()
+    return (
+        f"A calibration set from a file is the same for all {len(seeds)} seeds of {', '.join(labels)}: intervals "
+        "between seeds leave its randomness out",
+    )
+
+
+def _stored(composition: Composition) -> Iterator[StoredCalibration]:
+    components = (part.component for part in composition.parts().values())
+    return (component for component in components if isinstance(component, StoredCalibration))
+
+
+def _check_steps(workload: Workload, composition: Composition, stored: StoredCalibration) -> None:
+    """A set says for how many sampling steps it was drawn, unless somebody else than pqbench made it."""
+    drawn_for = stored.facts.get(STEPS, "")
+    if drawn_for not in ("", str(workload.steps)):
+        raise UserError(
+            f"{stored.path}, for {composition.label}: it was drawn for {drawn_for} sampling steps, and {workload.name} "
+            f"takes {workload.steps}: draw it with `pqbench calibrate --steps {workload.steps}`."
+        )
 
 
 def _check_student_steps(workload: Workload, composition: Composition) -> None:

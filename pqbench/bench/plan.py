@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pqbench.bench.budgets import PRESETS, Preset
-from pqbench.bench.calibration_files import check_calibration_files
+from pqbench.bench.calibration_files import check_calibration_files, shared_by_seeds
 from pqbench.bench.cell import REFERENCE_METHOD, Cell, Job, is_reference
 from pqbench.bench.engines import AUTO, choose_engines
 from pqbench.bench.graph import cell_of
@@ -54,7 +54,7 @@ class Request:
 class Plan:
     """All cells of a run, the full-precision ones first.
 
-    notes   for the user: what was asked for and is not done, one sentence each
+    notes   for the user: what was asked for and is not done, and what results leave out, one sentence each
     """
 
     request: Request
@@ -119,7 +119,8 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         for composition in compositions
     ]
     cells = tuple(_cells(jobs, timing=bool(engines.every)))
-    return Plan(request, workload, facts, protocol, preset, cells, (*notes, *scoring.notes))
+    notes = (*notes, *shared_by_seeds(compositions, request.seeds), *scoring.notes)
+    return Plan(request, workload, facts, protocol, preset, cells, notes)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pqbench.bench.records import Metric
 from pqbench.bench.scoring import Scoring, ScoringRequest, ScoringResolver
 from pqbench.bench.stage import stage_key
 from pqbench.bench.stages.images import STATISTICS, kept_outputs, statistics_into
-from pqbench.contracts import Reference, Workload
+from pqbench.contracts import ImageMetric, Reference, Workload
 from pqbench.contracts.context import ProgressCallback
 from pqbench.contracts.metric import Need
 from pqbench.errors import UserError
@@ -31,7 +31,7 @@ from pqbench.evaluation.partners import require_partners
 from pqbench.evaluation.prompt_files import GivenPrompts
 from pqbench.evaluation.protocol import ScoreProtocol
 from pqbench.evaluation.reference import read_statistics
-from pqbench.evaluation.scoring import score
+from pqbench.evaluation.scoring import PAIRED, score
 from pqbench.float32 import exact_float32
 from pqbench.registry import Registry
 
@@ -80,7 +80,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What was found. `notes` say what `--metrics all` left out."""
+    """What was found.
+
+    judged   with the partners and prompts that a metric used, and no others
+    notes    on what `--metrics all` left out, what no metric used, and sets that are one and the same
+    """
 
     judged: Judged
     protocol: ScoreProtocol
@@ -105,7 +109,7 @@ def score_images(
     Statistics of reference images are computed once and kept in the cache. Raises `UserError` for images, references
     and extractors that do not fit together.
     """
-    images, partners = judged.images, judged.partners
+    images = judged.images
     resolver = ScoringResolver(
         request,
         registry,
@@ -120,6 +124,8 @@ def score_images(
         partners=judged.partner_facts,
     )
     scoring = resolver.scoring("standard")
+    judged, unused = _used(judged, scoring, registry)
+    partners = judged.partners
     distance = scoring.facts["distance"] or (workload.distance if workload else "FD")
     protocol = ScoreProtocol(
         n=len(images), bootstrap_resamples=PRESETS["standard"].resamples, **{**scoring.facts, "distance": distance}
@@ -142,7 +148,26 @@ def score_images(
         with progress.stage(f"{images.path}: {', '.join(part.component.name for part in scoring.metrics)}"):
             found = score(scoring.metrics, sources, protocol, scoring.grounds)
         progress.finish([key], f"{images.path}: {len(images)} images")
-    return ImageScores(judged, protocol, found, (*scoring.notes, *_notes(judged, scoring)))
+    return ImageScores(judged, protocol, found, (*scoring.notes, *unused, *_notes(judged, scoring)))
+
+
+def _used(judged: Judged, scoring: Scoring, registry: Registry) -> tuple[Judged, list[str]]:
+    """Without partners or prompts that no metric needs, and a note on each: they are none of what was judged."""
+    needs = {need for part in scoring.metrics for need in part.component.needs}
+    notes = []
+    if judged.partners is not None and not needs & PAIRED:
+        notes.append(_unused("--fp-images", judged.partners.path, PAIRED, registry))
+        judged = replace(judged, partners=None)
+    if judged.prompts is not None and "prompts" not in needs:
+        notes.append(_unused("--prompts", judged.prompts.path, {"prompts"}, registry))
+        judged = replace(judged, prompts=None)
+    return judged, notes
+
+
+def _unused(option: str, path: Path, needs: Set[Need], registry: Registry) -> str:
+    metrics = (found.component for found in registry.components() if found.kind == "metric")
+    users = [metric.name for metric in metrics if issubclass(metric, ImageMetric) and needs & set(metric.needs)]
+    return f"{option} {path} is not used: of the metrics, {', '.join(users)} would use it (--metrics)."
 
 
 def _notes(judged: Judged, scoring: Scoring) -> Iterator[str]:

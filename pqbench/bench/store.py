@@ -44,14 +44,9 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with _explained_reading(self.path):
-            is_there, has_manifest = self.path.exists(), self.manifest_path.exists()
-            strangers = [] if has_manifest or not self.path.is_dir() else _strangers(self.path)
-        if is_there and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file, not a folder: give the folder of a run.")
-        if has_manifest:
+        if holds_run(self.path):
             self.manifest()
-        elif strangers:
+        elif _strangers(self.path):
             raise UserError(
                 f"{self.path} has files in it but no {MANIFEST}, so it is not a run of pqbench: give a new or empty "
                 "folder."
@@ -60,10 +55,9 @@ class RunFolder:
     @classmethod
     def existing(cls, path: Path | str) -> RunFolder:
         """Open a run that is there already. Raises `UserError` where there is none."""
-        folder = cls(path)
-        if not folder.manifest_path.exists():
-            raise UserError(f"{folder.path} holds no run (no {MANIFEST}): give the folder that `pqbench run` wrote.")
-        return folder
+        if not holds_run(Path(path)):
+            raise UserError(f"{path} holds no run (no {MANIFEST}): give the folder that `pqbench run` wrote.")
+        return cls(path)
 
     @property
     def manifest_path(self) -> Path:
@@ -187,9 +181,19 @@ def _explained_reading(path: Path) -> Iterator[None]:
         ) from None
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether there is a manifest. Raises `UserError` for a file, and for a folder that cannot be read."""
+    with _explained_reading(folder):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file, not a folder: give the folder of a run.")
+        return (folder / MANIFEST).exists()
+
+
 def _strangers(folder: Path) -> list[str]:
-    """Names in a folder that no run of pqbench leaves there before its manifest."""
-    return [item.name for item in folder.iterdir() if not item.name.endswith((TEMPORARY_SUFFIX, ".lock"))]
+    """Names in a folder that no run of pqbench leaves there before its manifest; none where there is no folder."""
+    with _explained_reading(folder):
+        items = folder.iterdir() if folder.is_dir() else iter(())
+        return [item.name for item in items if not item.name.endswith((TEMPORARY_SUFFIX, ".lock"))]
 
 
 def _end_of_whole_lines(file: int, block: int = 1 << 16) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder
+from pqbench.cli.request import CacheFolder, given_path
 
 EXIT_PROBLEM = 1
 
@@ -16,7 +16,9 @@ EXIT_PROBLEM = 1
 def audit(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="A packed checkpoint, or a run's folder for all of its cells.", show_default=False),
+        typer.Argument(
+            parser=given_path, help="A packed checkpoint, or a run's folder for all of its cells.", show_default=False
+        ),
     ],
     cache: CacheFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

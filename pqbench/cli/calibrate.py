@@ -18,6 +18,7 @@ from pqbench.cli.request import (
     Plugins,
     WorkloadName,
     build_registry,
+    given_path,
     require_usable_device,
 )
 
@@ -35,7 +36,14 @@ def calibrate(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The set's file; its name ends in .safetensors.", show_default=False)
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=given_path,
+            help="The set's file; its name ends in .safetensors.",
+            show_default=False,
+        ),
     ],
     workload: WorkloadName = "fashion",
     budget: BudgetOption = BudgetName.QUICK,

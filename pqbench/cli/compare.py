@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder, Plugins, build_registry
+from pqbench.cli.request import CacheFolder, Plugins, build_registry, given_path
 from pqbench.report.comparison_formats import ComparisonFormat
 
 if TYPE_CHECKING:
@@ -50,15 +50,26 @@ def compare(
 
 
 def _arguments(names: list[str]) -> tuple[list[RunFolder], list[str]]:
-    """The runs and the names of rows. The second argument is a run where there is a folder of that name."""
+    """The runs and the names of rows. The second argument is a run where there is one of that name."""
     from pqbench.bench.store import RunFolder
     from pqbench.errors import UserError
 
-    count = 2 if len(names) > 1 and Path(names[1]).is_dir() else 1
+    count = 2 if len(names) > 1 and _is_run(names[1]) else 1
     rows = names[count:]
     if len(rows) > 2:
         raise UserError(f"Rows to compare are at most two; given are {', '.join(rows)}.")
-    return [RunFolder.existing(name) for name in names[:count]], rows
+    return [RunFolder.existing(given_path(name)) for name in names[:count]], rows
+
+
+def _is_run(name: str) -> bool:
+    """Whether a name is a run's and not a row's: beside the images of a method there is often a folder of its name.
+
+    The name of a folder in another one is no row's, whatever is in it.
+    """
+    from pqbench.bench.store import holds_run
+
+    path = given_path(name)
+    return path.is_dir() and (holds_run(path) or len(path.parts) > 1)
 
 
 def _compared(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder, Plugins, build_registry
+from pqbench.cli.request import CacheFolder, Plugins, build_registry, given_path
 
 if TYPE_CHECKING:
     from pqbench.quantization.diagnostics_result import Diagnosis
@@ -20,7 +20,10 @@ def diagnose(
     target: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A run's folder, or a packed checkpoint with --workload.", show_default=False
+            metavar="RUN",
+            parser=given_path,
+            help="A run's folder, or a packed checkpoint with --workload.",
+            show_default=False,
         ),
     ],
     workload: Annotated[
@@ -29,7 +32,8 @@ def diagnose(
     images: Annotated[int, typer.Option("--images", "-n", min=1, help="Full-precision runs that are followed.")] = 16,
     seed: Annotated[int, typer.Option("--seed", help="Seed of their noise.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the files [default: RUN/diagnosis].")
+        Path | None,
+        typer.Option("--output", "-o", parser=given_path, help="Folder of the files [default: RUN/diagnosis]."),
     ] = None,
     cache: CacheFolder = None,
     plugins: Plugins = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder, Plugins, build_registry
+from pqbench.cli.request import CacheFolder, Plugins, build_registry, given_path
 
 if TYPE_CHECKING:
     from pqbench.bench.export import Source
@@ -55,12 +55,12 @@ def export(
 
     if len(names) not in (2, 3):
         raise UserError("An export needs RUN METHOD DIR, or CHECKPOINT DIR: give two or three names.")
-    registry, folder, size = build_registry(plugins), Path(names[-1]), _batch(batch)
+    registry, folder, size = build_registry(plugins), given_path(names[-1]), _batch(batch)
     require_free(folder)
     executing = registry.get("engine", engine)()
     require_exporting(executing, [found.component for found in registry.components() if found.kind == "engine"])
     if len(names) == 2:
-        source, model = _of_file(Path(names[0]), registry, workload, steps)
+        source, model = _of_file(given_path(names[0]), registry, workload, steps)
     else:
         source, model = _of_run(names, registry, seed, cache, workload, steps)
     command = shlex.join(["pqbench", *sys.argv[1:]])
@@ -90,7 +90,7 @@ def _of_run(
 
     if workload is not None or steps is not None:
         raise UserError("--workload and --steps are for checkpoints by themselves: a run knows both.")
-    run = RunFolder.existing(names[0])
+    run = RunFolder.existing(given_path(names[0]))
     source = cell_source(run, names[1], seed, StageCache(cache or default_cache_folder()))
     facts = run.manifest().workload
     return source, workload_of(registry, str(facts["name"]), facts.get("fingerprint"))

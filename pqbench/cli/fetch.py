@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pqbench.cli.request import Plugins, build_registry
+from pqbench.cli.request import Plugins, build_registry, given_path
 from pqbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def fetch(
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Extractors and metrics: fid-clean, timm:resnet50, lpips_to_fp."),
     ] = None,
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where weights are kept.")] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", parser=given_path, help="Where weights are kept.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Touch no network: only verify what is there.")] = False,
     plugins: Plugins = None,
 ) -> None:
@@ -44,6 +44,7 @@ def fetch(
     from pqbench.weights.store import WeightStore
 
     store, registry = WeightStore(folder), build_registry(plugins)
+    store.require_folder()
     if not names:
         typer.echo(_listing(registry, store))
         return

@@ -8,16 +8,20 @@ from typing import Annotated
 
 import typer
 
+from pqbench.cli.request import given_path
 from pqbench.report.formats import Format
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, such as results/NAME.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(parser=given_path, help="Folder of a run, such as results/NAME.", show_default=False)
+    ],
     form: Annotated[
         Format, typer.Option("--format", "-f", help="csv has one row a cell; the others show the table.")
     ] = Format.TERMINAL,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file instead of standard output.")
+        Path | None,
+        typer.Option("--output", "-o", parser=given_path, help="Write to this file instead of standard output."),
     ] = None,
     columns: Annotated[
         str,

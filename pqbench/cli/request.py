@@ -25,6 +25,18 @@ class BudgetName(StrEnum):
     FULL = "full"
 
 
+def given_path(text: str) -> Path:
+    """A path on the command line. Raises `UserError` for an empty one, which would stand for the current folder."""
+    from pqbench.errors import UserError
+
+    if not text:
+        raise UserError(
+            'A path that was given is empty ("", perhaps a variable that is not set): name a file or a folder, with . '
+            "for the current one."
+        )
+    return Path(text)
+
+
 Methods = Annotated[
     str, typer.Option("--methods", "-m", help="Methods and their options: pqcad,ptq4dm[a=8]. fp is always added.")
 ]
@@ -52,18 +64,24 @@ ProtocolName = Annotated[
 ]
 ReferencePath = Annotated[
     Path | None,
-    typer.Option("--reference", help="Real images: a folder, .npz or .safetensors of images or of statistics."),
+    typer.Option(
+        "--reference", parser=given_path, help="Real images: a folder, .npz or .safetensors of images or of statistics."
+    ),
 ]
 WeightsPath = Annotated[
     Path | None,
-    typer.Option("--weights", help="File of the extractor's weights, or the folder that weights were fetched into."),
+    typer.Option(
+        "--weights",
+        parser=given_path,
+        help="File of the extractor's weights, or the folder that weights were fetched into.",
+    ),
 ]
 HalfFeatures = Annotated[bool, typer.Option("--half-features", help="Keep features in float16: half the bytes.")]
 Judge = Annotated[
     str, typer.Option("--judge", help="Whose images are judged: simulation, engine, or auto (from 5000 images on).")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
-CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of the stage cache.")]
+CacheFolder = Annotated[Path | None, typer.Option("--cache", parser=given_path, help="Folder of the stage cache.")]
 Plugins = Annotated[list[str] | None, typer.Option("-p", help="no:NAME leaves the plugin NAME out.")]
 
 
@@ -151,7 +169,7 @@ def build_registry(plugins: list[str] | None) -> Registry:
 
 
 def warn_before_work(plan: Plan, registry: Registry) -> None:
-    """One line on stderr for methods that are asked for twice, and one for plugins that could not be loaded."""
+    """One line on stderr for each note of the plan, and one for plugins that could not be loaded."""
     from pqbench.text import shortened
 
     for note in plan.notes:

@@ -32,6 +32,7 @@ from pqbench.cli.request import (
     build_registry,
     build_request,
     build_scoring,
+    given_path,
     warn_before_work,
     with_ablation,
 )
@@ -77,7 +78,10 @@ def run(
     ] = 0.0,
     judge: Judge = "simulation",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the results [default: results/WORKLOAD-BUDGET].")
+        Path | None,
+        typer.Option(
+            "--output", "-o", parser=given_path, help="Folder of the results [default: results/WORKLOAD-BUDGET]."
+        ),
     ] = None,
     cache: CacheFolder = None,
     mode: Annotated[

@@ -21,6 +21,7 @@ from pqbench.cli.request import (
     WeightsPath,
     build_registry,
     build_scoring,
+    given_path,
     require_usable_device,
 )
 
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 def score(
     images: Annotated[
         Path,
-        typer.Argument(help="A folder of images, or an .npz or .safetensors file with an array.", show_default=False),
+        typer.Argument(
+            parser=given_path,
+            help="A folder of images, or an .npz or .safetensors file with an array.",
+            show_default=False,
+        ),
     ],
     reference: ReferencePath = None,
     protocol: ProtocolName = None,
@@ -46,13 +51,16 @@ def score(
         Path | None,
         typer.Option(
             "--fp-images",
+            parser=given_path,
             help="The full-precision model's images of the same noise, in the same order: for psnr_to_fp, lpips_to_fp.",
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
-            "--prompts", help="For clip_score: a .txt file, a line for each image, or a .json file by file names."
+            "--prompts",
+            parser=given_path,
+            help="For clip_score: a .txt file, a line for each image, or a .json file by file names.",
         ),
     ] = None,
     weights: WeightsPath = None,

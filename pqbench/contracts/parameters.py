@@ -38,7 +38,7 @@ class Parameter:
         """
         try:
             parsed = self._converted(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, LookupError, OverflowError):
             raise UserError(f"{owner}: {self.name}={value} is not {self.describe()}.") from None
         if not self._allowed(parsed):
             raise UserError(f"{owner}: {self.name}={value} is out of range: give {self.describe()}.")

@@ -35,11 +35,6 @@ def fell_back(net: nn.Module, executed: Sequence[ExecutedLayer]) -> tuple[str, .
     return tuple(name for name in _integer_work(net) if name in floating)
 
 
-def untraced(executed: Iterable[ExecutedLayer]) -> tuple[str, ...]:
-    """The engine's names of operations that lead back to no module."""
-    return tuple(each.operation for each in executed if not each.layers)
-
-
 def _integer_work(net: nn.Module) -> list[str]:
     layers = [name for name, layer in quantized_layers(net) if _in_integers(layer)]
     attentions = [

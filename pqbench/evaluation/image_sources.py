@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import zipfile
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pqbench.errors import UserError
+from pqbench.evaluation.damage import DAMAGE
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Files of a folder that are images; others are left alone."""
@@ -27,6 +29,8 @@ NAMES = ("images", "arr_0", "samples")
 _LOSSY = frozenset({".jpeg", ".jpg", ".tif", ".tiff", ".webp"})
 """Files whose pixels may depend on who decodes them; TIFF and WebP are containers of both kinds."""
 _BATCH_BYTES = 1 << 25
+_LONGEST_NAME = 255
+"""Characters that a file's name has at most."""
 _MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}
 
 
@@ -95,16 +99,20 @@ class ImageFolder(ImageSource):
 
     @classmethod
     def at(cls, path: Path) -> ImageFolder:
-        """Look at every image's size. Raises `UserError` for an empty folder, mixed sizes and unreadable images."""
-        files = tuple(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()))
+        """Look at every image's size.
+
+        Raises `UserError` for an empty folder, mixed sizes, unreadable images and folders in it that cannot be read.
+        """
+        files = tuple(sorted(_image_files(path)))
         if not files:
             raise UserError(f"{path} has no images in it ({', '.join(sorted(SUFFIXES))}).")
         first = _header(files[0])
         for file in files[1:]:
             if (here := _header(file)) != first:
+                one, other = (each.relative_to(path).as_posix() for each in (files[0], file))
                 raise UserError(
-                    f"{path} mixes images: {files[0].name} is {in_words(first)} and {file.name} is {in_words(here)}; "
-                    "give images of one size and kind."
+                    f"{path} mixes images: {one} is {in_words(first)} and {other} is {in_words(here)}; give images "
+                    "of one size and kind."
                 )
         return cls(path, len(files), first, files)
 
@@ -127,7 +135,8 @@ class ImageFolder(ImageSource):
         """Over the names and contents of all images."""
         digest = hashlib.sha256()
         for name, file in zip(self.names, self.files, strict=True):
-            digest.update(f"{name}\0{_file_sha256(file)}\n".encode())
+            # As bytes: names on the disk need not be UTF-8.
+            digest.update(os.fsencode(name) + f"\0{_file_sha256(file)}\n".encode())
         return digest.hexdigest()
 
 
@@ -297,15 +306,34 @@ def _stored_shape(images: ArrayImages) -> tuple[int, int, int]:
     return (height, width, channels) if images.is_last else images.shape
 
 
+def _image_files(folder: Path) -> Iterator[Path]:
+    """The images in a folder and below. Raises `UserError` where a part of it cannot be read.
+
+    A link whose end is missing is among them: it is told when the image is read, not left out.
+    """
+    try:
+        for root, _, names in os.walk(folder, onerror=_raise):
+            for file in (Path(root, name) for name in names):
+                if file.suffix.lower() in SUFFIXES and (file.is_file() or not file.exists()):
+                    yield file
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}), so the images of {folder} are not all there: make it "
+            "readable, or give a folder without it."
+        ) from None
+
+
+def _raise(error: OSError) -> None:
+    """For `os.walk`, which goes on without a word otherwise."""
+    raise error
+
+
 def _header(file: Path) -> tuple[int, int, int]:
     """(C, H, W) of an image that is not decoded yet."""
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            mode, (width, height), is_clear = image.mode, image.size, "transparency" in image.info
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} cannot be read as an image ({error}).") from None
+    with _decoding(file), Image.open(file) as image:
+        mode, (width, height), is_clear = image.mode, image.size, "transparency" in image.info
     if mode not in _MODES:
         raise UserError(f"{file} is of mode {mode}: give images in RGB or grey, 8 bits a channel, without alpha.")
     if is_clear:
@@ -316,19 +344,25 @@ def _header(file: Path) -> tuple[int, int, int]:
 def _pixels(file: Path) -> Tensor:
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            pixels = np.array(image.convert(_MODES[image.mode]))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as an image ({error}).") from None
+    with _decoding(file), Image.open(file) as image:
+        pixels = np.array(image.convert(_MODES[image.mode]))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
-def _counted(name: str) -> list[list[str | int]]:
-    """Sorts 2.png before 10.png: of each folder and the file, texts at even places and numbers at odd ones."""
-    return [
-        [int(each) if each.isdecimal() else each for each in re.split("([0-9]+)", part)] for part in name.split("/")
-    ]
+@contextmanager
+def _decoding(file: Path) -> Iterator[None]:
+    """Turn what Pillow raises about a damaged image into one sentence."""
+    from PIL import Image
+
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} cannot be read as an image ({error}).") from None
+
+
+def _counted(name: str) -> list[str]:
+    """Sorts 2.png before 10.png and all else as texts sort: numbers get leading zeros, in each part of a path."""
+    return [re.sub("[0-9]+", lambda number: number[0].zfill(_LONGEST_NAME), part) for part in name.split("/")]
 
 
 def in_words(shape: tuple[int, int, int]) -> str:
@@ -348,9 +382,7 @@ def _file_sha256(path: Path) -> str:
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Turn what libraries raise about a damaged file into one sentence."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (zipfile.BadZipFile, SafetensorError, ValueError, EOFError, OSError, KeyError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} cannot be read: it is damaged or not what its name says ({error}).") from None

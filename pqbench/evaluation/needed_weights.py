@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pqbench.contracts.extractor import Weights
 from pqbench.contracts.metric import ImageMetric
 from pqbench.contracts.parameters import Value, parameters_of, resolve
+from pqbench.errors import UserError
 from pqbench.evaluation.extractors import named_extractor
 from pqbench.methods.composition import Part
 from pqbench.methods.grammar import parse_component
@@ -16,16 +18,27 @@ from pqbench.weights.store import FoundWeights, WeightStore
 if TYPE_CHECKING:
     from pqbench.registry import Registry
 
+_TIMM = "timm:"
+
 
 def needed_weights(text: str, registry: Registry) -> Weights | None:
     """Of the metric or extractor that `text` names with its options. Raises `UserError` for what nothing is called."""
     name = text.partition("[")[0].strip()
-    if name.rpartition(":")[2] not in registry.names("metric") or name.startswith("timm:"):
+    bare, metrics, extractors = name.rpartition(":")[2], registry.names("metric"), registry.names("extractor")
+    if not name.startswith(_TIMM) and bare not in {*metrics, *extractors}:
+        raise UserError(_unknown(bare, [*extractors, *metrics]))
+    if bare not in metrics or name.startswith(_TIMM):
         return named_extractor(text, registry).weights()
     spec = parse_component(text, "metric")
     metric = registry.get("metric", spec.name)
     chosen: ImageMetric = metric(**resolve(metric, dict(spec.options), "standard"))
     return chosen.weights()
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"There is no extractor and no metric {name!r}.{hint} There are: {', '.join(known)}."
 
 
 def offered_weights(component: type[Any]) -> dict[str, Weights]:

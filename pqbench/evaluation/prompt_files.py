@@ -34,23 +34,32 @@ def read_prompts(path: Path, images: ImageSource) -> GivenPrompts:
 
     Lines and lists follow the images: rows of an array, files of a folder in the order of their names.
 
-    Raises `UserError`, one sentence, for a file that cannot be read, has not one prompt for each image, or has lines
-    for a folder whose names sort otherwise than their numbers count.
+    Raises `UserError`, one sentence, for a file that cannot be read, has not one prompt for each image, has blank
+    lines, or has lines for a folder whose names sort otherwise than their numbers count.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark of UTF-8 in front
     except OSError as error:
         raise UserError(f"The prompts {path} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
         raise UserError(f"The prompts {path} are not text in UTF-8: save them so.") from None
     match path.suffix.lower():
         case ".txt":
-            texts = _in_order(path, text.removesuffix("\n").split("\n"), images)
+            texts = _in_order(path, _lines(path, text), images)
         case ".json":
             texts = _of_json(path, text, images)
         case _:
             raise UserError(f"{path} is neither a .txt file, a line for each image, nor a .json file of prompts.")
     return GivenPrompts(path, texts)
+
+
+def _lines(path: Path, text: str) -> list[str]:
+    lines = text.removesuffix("\n").split("\n")
+    if blank := next((number for number, line in enumerate(lines, start=1) if not line.strip()), 0):
+        raise UserError(
+            f"Line {blank} of {path} is blank: remove it, or give a .json list if an empty prompt is meant."
+        )
+    return lines
 
 
 def _of_json(path: Path, text: str, images: ImageSource) -> tuple[str, ...]:

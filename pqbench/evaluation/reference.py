@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pqbench.contracts.context import ProgressCallback
 from pqbench.contracts.workload import Extractor, Reference
 from pqbench.errors import UserError
+from pqbench.evaluation.damage import DAMAGE
 from pqbench.evaluation.features import extract_outputs, require_finite
 from pqbench.evaluation.frechet import FeatureStatistics
 from pqbench.evaluation.gathering import Gathered
@@ -183,7 +183,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
                 names = {_NPZ_NAMES.get(name, name): name for name in arrays.files}
                 return {name: _native(arrays[names[name]]) for name in _NAMES if name in names}
         return load_file(path)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, SafetensorError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} cannot be read as statistics ({error}).") from None
 
 

@@ -89,32 +89,9 @@ def first_tensor(output: Any) -> Tensor:
     return output
 
 
-def capture_inputs(
-    net: nn.Module, block: str, *samples: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
-) -> tuple[dict[int | str, Rows], dict[int | str, Any]]:
-    """The arguments with which `net` calls `block` over a calibration set: those with rows (N, ...), and the rest.
-
-    samples: x_t, t and what else the net is called with, each (N, ...); store: where the rows are kept; None: in
-    memory. A block that runs several times in one forward is seen at its first call. Raises `UserError` when an
-    argument varies over the set without having a row a sample.
-    """
-    return capture(net, [block], [], samples, batch, store).inputs[block]
-
-
-def capture_outputs(
-    net: nn.Module, blocks: list[str], *samples: Tensor, batch: int = CAPTURE_BATCH, store: RowStore | None = None
-) -> dict[str, Rows]:
-    """The outputs of all named blocks over a calibration set, each (N, ...), from one pass; samples as above.
-
-    Of a block that runs several times in one forward, the first output is kept. Raises `UserError` when an output has
-    no row a sample.
-    """
-    return capture(net, [], blocks, samples, batch, store).outputs
-
-
 @dataclass(frozen=True)
 class Captured:
-    """Inputs (with rows, without) and outputs of blocks, by name."""
+    """Arguments (those with rows (N, ...), and the rest) and outputs (N, ...) of blocks, by name."""
 
     inputs: dict[str, tuple[dict[int | str, Rows], dict[int | str, Any]]]
     outputs: dict[str, Rows]
@@ -129,7 +106,14 @@ def capture(
     batch: int = CAPTURE_BATCH,
     store: RowStore | None = None,
 ) -> Captured:
-    """Inputs of some blocks and outputs of some from one pass, each forward ended as soon as all have been seen."""
+    """Inputs of some blocks and outputs of some over a calibration set, from one pass.
+
+    samples   x_t, t and what else the net is called with, each (N, ...)
+    store     where the rows are kept; None: in memory
+
+    Each forward ends as soon as all have been seen. A block that runs several times in one forward is seen at its first
+    call. Raises `UserError` when an output has no row a sample, or an argument varies over the set without having one.
+    """
     kept, count = RowStore(_UNLIMITED) if store is None else store, len(samples[0])
     watch = _Watch(
         {name: _Inputs(name, count, kept) for name in inputs},

@@ -123,11 +123,6 @@ class SoftRounding(nn.Module):
         """The codes, float (whole numbers): up where h(V) is 0.5 or more, which is where V is 0 or more."""
         return (self.down + (self.v.detach() >= 0)).clamp_(self.grid.low, self.grid.high)
 
-    def undecided(self, margin: float = 0.05) -> float:
-        """Share of the weights whose h is farther than `margin` from 0 and from 1."""
-        h = rectified_sigmoid(self.v.detach())
-        return float(((h > margin) & (h < 1 - margin)).float().mean())
-
 
 class RoundingLayer(nn.Module):
     """A quantized layer that learns how its weights are rounded.

@@ -41,6 +41,14 @@ class WeightStore:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_weights_folder()
 
+    def require_folder(self) -> None:
+        """Raise `UserError` where something else than a folder is in its place."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(
+                f"{self.folder} is a file, and weights are kept in a folder: give another with --folder or "
+                f"{ENVIRONMENT_VARIABLE}, or move the file away."
+            )
+
     def path(self, weights: Weights) -> Path:
         """Where the file is, or would be."""
         return self.folder / weights.file

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context, Precision, Quantizer
-from pqbench.quantization.block_data import capture_outputs
+from pqbench.quantization.block_data import capture
 from pqbench.quantization.block_source import BlockSource
 from pqbench.quantization.blocks import block_names
 from pqbench.quantization.reconstruction import lp_error
@@ -65,7 +65,7 @@ def test_quantizers_keep_their_contract_on_conditional_nets(quantizer: str, work
 
 def relative_errors(net: nn.Module, reference: nn.Module, blocks: list[str], inputs: tuple[Tensor, ...]) -> Tensor:
     """|net - reference|^2 / |reference|^2 of every block's output, each net running by itself."""
-    found, wanted = (capture_outputs(each, blocks, *inputs) for each in (net, reference))
+    found, wanted = (capture(each, [], blocks, inputs).outputs for each in (net, reference))
     errors = [(found[b][:] - wanted[b][:]).square().sum() / wanted[b][:].square().sum() for b in blocks]
     return torch.stack(errors)
 
@@ -127,7 +127,7 @@ def test_blocks_are_fed_the_conditions_of_their_samples(workload: TinyConditiona
     inputs, index = drawn(workload, 6).inputs(), torch.tensor([4, 0, 5])
     reference, net = workload.denoiser(), workload.denoiser()
     blocks = block_names(net, lambda: net(*inputs))
-    whole = capture_outputs(reference, blocks, *(each[index] for each in inputs))
+    whole = capture(reference, [], blocks, [each[index] for each in inputs]).outputs
     with BlockSource(net, reference, blocks, *inputs, batch=4) as source:
         for block in blocks:
             with source.data(block) as data:

@@ -181,6 +181,12 @@ def test_report_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         RunFolder.existing(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").touch()
+    with pytest.raises(
+        UserError, match=r"images holds no run \(no manifest\.json\): give the folder that `pqbench run`"
+    ):
+        RunFolder.existing(tmp_path / "images")
 
 
 def test_full_disk_is_said_and_loses_nothing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

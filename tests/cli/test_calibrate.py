@@ -222,7 +222,37 @@ def test_other_sampling_steps(here: Path) -> None:
     assert calibrate("interval[samples=5]", "--steps", "5", "-o", "c.safetensors") == 0
     found = CalibrationSet.load(Path("c.safetensors"))
     assert sorted(found.t.tolist()) == sorted(TinyWorkload().timesteps(5).tolist())
-    assert run("cheap[calibration=c.safetensors]") == 0
+
+
+@pytest.mark.parametrize("method", ["cheap[calibration={}]", "cheap[distiller=copy,distiller_calibration={}]"])
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_file_for_other_sampling_steps_is_refused_before_any_work(
+    here: Path, capsys: pytest.CaptureFixture[str], command: str, method: str
+) -> None:
+    assert calibrate("uniform[samples=8]", "--steps", "2", "-o", "c.safetensors") == 0  # each a step of four, too
+    shutil.rmtree("cache")
+    output = ["-o", "run"] if command == "run" else []
+    label = method.format("c.safetensors")
+    assert run_command_line([command, *TINY, *output, "-m", label]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"c.safetensors, for {label}: it was drawn for 2 sampling steps, and tiny takes 4: draw it with" in error
+    assert not Path("run").exists()
+    assert not Path("cache").exists()
+    found = CalibrationSet.load(Path("c.safetensors"))
+    replace(found, facts={}).save(Path("c.safetensors"))  # somebody else's set
+    assert run_command_line(["plan", *TINY, "-m", label]) == 0
+
+
+def test_one_file_for_several_seeds_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn("c.safetensors")
+    methods = "cheap[calibration=c.safetensors],cheap[distiller=copy,distiller_calibration=c.safetensors]"
+    for seeds, asked, is_said in (("0,1,2", f"{methods},cheap", True), ("0", methods, False), ("0,1", "cheap", False)):
+        capsys.readouterr()
+        assert run_command_line(["plan", *TINY, "--seeds", seeds, "-m", asked]) == 0
+        notes = capsys.readouterr().err.splitlines()
+        labels = methods.replace("],", "], ")
+        note = f"A calibration set from a file is the same for all 3 seeds of {labels}: intervals between seeds leave"
+        assert any(line.startswith(note) for line in notes) == is_said
 
 
 @pytest.mark.parametrize("quantizer", ["cheap", "rtn", "ptq4dm", "pqcad[distiller=none,weight_budget=2]"])

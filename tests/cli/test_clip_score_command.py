@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import shutil
@@ -58,13 +59,16 @@ def test_prompts_are_lines_or_a_list_or_go_by_file_names(
     photos: Path, tmp_path: Path, clip_files: ClipFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines, rows, names, others = (tmp_path / name for name in ("a.txt", "b.json", "c.json", "d.txt"))
+    marked, marked_rows = tmp_path / "e.txt", tmp_path / "f.json"
     lines.write_text("\n".join(PROMPTS) + "\n")
     rows.write_text(json.dumps(PROMPTS))
     names.write_text(json.dumps({f"{i}.png": PROMPTS[i] for i in reversed(range(8))} | {"unused.png": ""}))
     others.write_text("\n".join(PROMPTS[::-1]))
-    found = [clip_score_of(photos, path, capsys) for path in (lines, rows, names)]
+    marked.write_bytes(codecs.BOM_UTF8 + "\r\n".join(PROMPTS).encode())  # as an editor on Windows saves it
+    marked_rows.write_bytes(codecs.BOM_UTF8 + rows.read_bytes())
+    found = [clip_score_of(photos, path, capsys) for path in (lines, rows, names, marked, marked_rows)]
     scores = [each["metrics"]["clip_score"] for each in found]
-    assert scores[0] == scores[1] == scores[2]
+    assert all(each == scores[0] for each in scores)
     assert len({each["prompts_sha256"] for each in found}) == 1
     assert scores[0]["detail"]["protocol"]["prompts_sha256"] == found[0]["prompts_sha256"]
     shuffled = clip_score_of(photos, others, capsys)["metrics"]["clip_score"]
@@ -96,6 +100,9 @@ def test_images_of_a_run_with_its_prompts_score_as_the_run_did(
     ("name", "content", "message"),
     [
         ("a.txt", "one\ntwo", "has 2 prompts for the 8 images of"),
+        ("a.txt", "\n".join(["one", " ", *PROMPTS[2:]]), "a.txt is blank: remove it, or give a .json list"),
+        ("a.txt", "\n".join(PROMPTS) + "\n\n", "Line 9 of"),
+        ("a.txt", "", "Line 1 of"),
         ("a.txt", b"\xff\xfe", "are not text in UTF-8"),
         ("a.json", "[1,", "are not JSON"),
         ("a.json", '"one"', "neither a list nor an object"),

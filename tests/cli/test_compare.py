@@ -79,13 +79,27 @@ def test_one_row_against_the_others_and_two_runs(capsys: Capture) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_a_folder_that_is_called_as_a_row_is_no_run(capsys: Capture) -> None:
+    Path("fp").mkdir()
+    Path("fp/0.png").touch()
+    try:
+        assert "cheap w4a4 (first) against fp w32a32 (second)" in shown(capsys, "run", "cheap@w4a4", "fp")
+        assert "fp w32a32 (first) against each other row" in shown(capsys, "run", "fp")
+    finally:
+        shutil.rmtree("fp")
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing"], "nothing holds no run"),
         (["run", "chaep", "fp"], "No finished row is called chaep. Did you mean cheap?"),
         (["run", "fp", "cheap", "cheap"], "at most two"),
-        (["run", "cache"], "cache has files in it but no manifest.json"),
+        (["run", "cache"], "No finished row is called cache."),
+        (["run", "./cache/locks"], "cache/locks holds no run (no manifest.json)"),
+        (["run", ""], "A path that was given is empty"),
+        ([""], "A path that was given is empty"),
         (["run", "--metric", "fdd"], "--metric fdd is not a metric of these images. Did you mean fd?"),
         (["other", "--metric", "psnr_to_fp"], "There are no two rows to compare by psnr_to_fp in other"),
     ],

@@ -40,7 +40,7 @@ def test_a_checkpoint_by_itself_is_exported(
         (["CHECKPOINT", ".", "-w", "tiny"], "has files in it"),
         (["nothing", "out", "-w", "tiny"], "There is nothing at nothing"),
         ([".", "out"], "is a folder: give RUN METHOD DIR"),
-        ([".", "cheap", "out"], "is not a run of pqbench"),
+        ([".", "cheap", "out"], "holds no run"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(

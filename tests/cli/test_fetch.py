@@ -63,3 +63,20 @@ def test_another_folder(published: Path, tmp_path: Path) -> None:
 def test_a_name_that_nobody_has(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["fetch", "fid-cleen"]) == 2
     assert "Did you mean fid-clean" in capsys.readouterr().err
+    assert run_command_line(["fetch", "lpips_to_fpp"]) == 2
+    shown = capsys.readouterr().err
+    assert "There is no extractor and no metric 'lpips_to_fpp'. Did you mean lpips_to_fp" in shown
+    assert "clip_score" in shown
+    assert "fd-dinov2" in shown
+
+
+@pytest.mark.parametrize("names", [["fid-clean"], []])
+def test_a_file_in_place_of_the_folder(
+    names: list[str], published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "weights.pt"
+    file.touch()
+    assert run_command_line(["fetch", *names, "--folder", str(file)]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"Error: {file} is a file, and weights are kept in a folder: give another"
+    )

@@ -107,3 +107,42 @@ def test_what_may_not_be_read_or_written(here: Path, capsys: Capture) -> None:
     assert run_command_line(["report", "run"]) == 2
     assert "run cannot be read (Permission denied)" in only_error(capsys)
     here.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", ""],
+        ["report", "run", "-o", ""],
+        ["compare", ""],
+        ["audit", ""],
+        ["diagnose", ""],
+        ["export", "", "fp", "out"],
+        ["export", "run", "fp", ""],
+        ["score", ""],
+        ["score", "run", "--reference", ""],
+        ["score", "run", "--fp-images", ""],
+        ["score", "run", "--prompts", ""],
+        [*RUN[:-1], ""],
+        [*RUN, "--cache", ""],
+        [*RUN, "--weights", ""],
+        ["fetch", "--folder", ""],
+        ["calibrate", "ndtc", "-o", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command_line(arguments) == 2
+    assert only_error(capsys).startswith("Error: A path that was given is empty")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "audit", "diagnose"])
+def test_a_folder_of_something_else_is_no_run(tmp_path: Path, capsys: Capture, command: str) -> None:
+    (tmp_path / "0.png").touch()
+    assert run_command_line([command, str(tmp_path)]) == 2
+    assert f"{tmp_path} holds no run (no manifest.json): give the folder that `pqbench run` wrote." in only_error(
+        capsys
+    )

@@ -78,6 +78,29 @@ def test_paired_metrics_of_two_sets_are_those_of_the_run(here: Path, capsys: pyt
     assert f"--fp-images {paths[0]}, sha256 {document['fp_images_sha256']}." in shown
 
 
+@pytest.mark.parametrize(
+    ("option", "users"),
+    [("--fp-images", ("psnr_to_fp", "ssim_to_fp", "lpips_to_fp", "fd_to_fp")), ("--prompts", ("clip_score",))],
+)
+def test_what_no_metric_uses_is_said_and_not_among_what_was_judged(
+    option: str, users: tuple[str, ...], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = here / "prompts.txt"
+    given.write_text("a cat\n" * 32)
+    path = str(given if option == "--prompts" else here / "made.npz")
+    assert score(here, "-w", "tiny", "--metrics", "fd", "--json") == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert score(here, "-w", "tiny", "--metrics", "fd", option, path, "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == alone
+    (note,) = (line for line in shown.err.splitlines() if path in line and "not used" in line)
+    assert note.startswith(f"{option} {path} is not used: of the metrics, ")
+    assert all(name in note for name in users)
+    assert " fd " not in note
+    assert score(here, "-w", "tiny", "--metrics", "fd", option, path) == 0
+    assert option not in capsys.readouterr().out
+
+
 def test_pairs_of_two_folders_go_by_the_names_of_their_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for kind in ("png", "bmp"):
         (here / kind).mkdir()

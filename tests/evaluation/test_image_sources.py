@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +71,43 @@ def test_a_folders_hash_follows_names_and_contents(tmp_path: Path) -> None:
     assert open_images(first).sha256 != open_images(second).sha256
 
 
+def test_names_need_not_be_utf_8(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "images", draw(n=3))
+    before = open_images(folder).sha256
+    (folder / "001.png").rename(folder / os.fsdecode(b"00\xe9.png"))
+    found = open_images(folder)
+    digest = hashlib.sha256()
+    for name in (b"000.png", b"002.png", b"00\xe9.png"):  # é in Latin-1
+        content = (folder / os.fsdecode(name)).read_bytes()
+        digest.update(name + b"\0" + hashlib.sha256(content).hexdigest().encode() + b"\n")
+    assert found.sha256 == digest.hexdigest() != before
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        ("img.png img1.png img2.png", ""),
+        ("a,b.png a.png a1.png", ""),  # nothing here is counted twice
+        ("1/0.png 01/0.png 1a/0.png", ""),
+        ("\u0661/0.png \u0662/0.png b/0.png", ""),  # digits that are not 0 to 9 sort as any text
+        ("img.png img1.png img2.png img10.png", "img10.png"),
+        ("2/0.png 10/0.png", "10/0.png"),
+        ("v1.2-9.png v1.10-0.png", "v1.10-0.png"),
+    ],
+)
+def test_names_sort_as_they_count(names: str, wrong: str, tmp_path: Path) -> None:
+    for name in names.split():
+        file = tmp_path / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 5)).save(file)
+    source = open_images(tmp_path / "images")
+    if not wrong:
+        source.require_order("the prompts can follow", "Name them.")
+        return
+    with pytest.raises(UserError, match=rf"do not sort as they count \(see {wrong}\), .* prompts can .*\. Name them"):
+        source.require_order("the prompts can follow", "Name them.")
+
+
 def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     def refused(path: Path, message: str) -> None:
         with pytest.raises(UserError, match=message) as caught:
@@ -77,6 +120,10 @@ def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     mixed = write_folder(tmp_path / "mixed", draw())
     Image.new("RGB", (9, 9)).save(mixed / "100.png")
     refused(mixed, "mixes images: 000.png is 5x4 in colour and 100.png is 9x9 in colour")
+    (mixed / "100.png").unlink()
+    (mixed / "cats").mkdir()
+    Image.new("RGB", (9, 9)).save(mixed / "cats" / "000.png")
+    refused(mixed, "000.png is 5x4 in colour and cats/000.png is 9x9 in colour")
     greys = write_folder(tmp_path / "greys", draw())
     Image.new("L", (4, 5)).save(greys / "100.png")
     refused(greys, "000.png is 5x4 in colour and 100.png is 5x4 in grey")
@@ -86,6 +133,9 @@ def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     cut = write_folder(tmp_path / "cut", draw())
     (cut / "002.png").write_bytes((cut / "001.png").read_bytes()[:60])
     refused(cut, "002.png cannot be read as an image")
+    begun = write_folder(tmp_path / "begun", draw())
+    (begun / "100.ppm").write_bytes(b"P6\n4")
+    refused(begun, "100.ppm cannot be read as an image .Reached EOF while reading header.")
     clear = write_folder(tmp_path / "clear", draw())
     Image.new("RGBA", (4, 5)).save(clear / "000.png")
     refused(clear, "000.png is of mode RGBA: give images in RGB or grey")
@@ -96,6 +146,29 @@ def test_bad_images_are_one_sentence(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("hello")
     refused(text, "neither a folder of images nor an .npz or .safetensors file")
+
+
+@pytest.mark.parametrize("opened", [open_images, open_reference])
+def test_a_part_of_a_folder_that_cannot_be_read_is_not_left_out(
+    opened: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "images", draw())
+    write_folder(folder / "closed", draw())
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        # Modes of files do not hold root back.
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"images/closed cannot be read \(Permission denied\), so the images of .* not"):
+        opened(folder)
+    monkeypatch.undo()
+    (folder / "closed" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match=r"closed/gone\.png cannot be read as an image"):
+        opened(folder)
 
 
 @pytest.mark.parametrize("form", ["npz", "safetensors"])
@@ -127,6 +200,58 @@ def test_bad_arrays_are_one_sentence(form: str, tmp_path: Path) -> None:
         refused("holds statistics, not images", mean=torch.zeros(3), covariance=torch.eye(3))
     path.write_bytes(b"PK\x03\x04 this is no archive")
     refused("cannot be read: it is damaged or not what its name says")
+
+
+def packed(path: Path, method: int, header: bytes = b"{'descr'", **arrays: np.ndarray[Any, Any]) -> bytearray:
+    """The bytes of an .npz file that is then spoilt. `header` takes the place of the arrays' first 8 bytes of it."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.save(member, array)
+            archive.writestr(f"{name}.npy", member.getvalue().replace(b"{'descr'", header))
+    return bytearray(path.read_bytes())
+
+
+def in_the_stream(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    """Damaged where compressed data begins: no block of deflate begins so."""
+    whole = packed(path, zipfile.ZIP_DEFLATED, **arrays)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.infolist()[-1].header_offset + 30 + len(archive.infolist()[-1].filename)
+    whole[start : start + 8] = b"\xff" * 8
+    return whole
+
+
+def in_the_header(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    """The arrays' headers, Python literals, never end."""
+    return packed(path, zipfile.ZIP_STORED, b"((((((((", **arrays)
+
+
+def of_an_unknown_compression(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    whole = packed(path, zipfile.ZIP_STORED, **arrays)
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = whole.rindex(signature) + place
+        whole[start : start + 2] = b"\x63\x00"
+    return whole
+
+
+def encrypted(path: Path, **arrays: np.ndarray[Any, Any]) -> bytes:
+    whole = packed(path, zipfile.ZIP_STORED, **arrays)
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        whole[whole.rindex(signature) + place] |= 1
+    return whole
+
+
+@pytest.mark.parametrize("spoilt", [in_the_stream, in_the_header, of_an_unknown_compression, encrypted])
+def test_archives_that_cannot_be_read_are_one_sentence(spoilt: Callable[..., bytes], tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    path.write_bytes(spoilt(path, images=draw().numpy()))
+    with pytest.raises(UserError, match=r"a\.npz cannot be read: it is damaged or not what its name says \("):
+        list(open_images(path))
+    path.write_bytes(spoilt(path, mu=np.zeros(8), sigma=np.eye(8)))
+    file = open_reference(path)
+    assert isinstance(file, StatisticsFile)
+    with pytest.raises(UserError, match=r"a\.npz cannot be read as statistics \("):
+        load_statistics(file, TinyWorkload().extractor())
 
 
 def test_statistics_are_those_of_all_images_and_survive_their_file(

@@ -12,6 +12,7 @@ import pytest
 from method_family import family_source
 
 from pqbench.contracts import Precision
+from pqbench.contracts.parameters import Parameter
 from pqbench.errors import UserError
 from pqbench.methods.composition import Composition, compose
 from pqbench.methods.grammar import MethodSpec
@@ -155,6 +156,10 @@ def test_one_name_in_two_components_must_be_said_exactly(composed: Compose) -> N
         ("simple[norm=3,quantizer.norm=4]", "given twice"),
         ("simple[norm=99]", "norm=99 is out of range: give a number from 1 to 8"),
         ("simple[preset=other]", "one of text, script"),
+        ("simple[samples=inf]", "samples=inf is not a whole number of at least 1"),
+        ("simple[samples=-1e999]", "samples=-1e999 is not a whole number"),
+        ("simple[samples=nan]", "samples=nan is not a whole number"),
+        ("simple[norm=inf]", "norm=inf is out of range"),
         ("simple[quantizer=minmx]", "There is no quantizer 'minmx'. Did you mean minmax?"),
         ("simpel", "Did you mean simple?"),
         ("simple[calibration=none]", "the quantizer minmax needs a calibration set"),
@@ -167,6 +172,13 @@ def test_what_cannot_be_is_said_in_one_sentence(composed: Compose, text: str, se
     with pytest.raises(UserError, match=re.escape(sentence)) as error:
         composed(text)
     assert "\n" not in str(error.value)
+
+
+def test_a_truth_value_is_true_or_false() -> None:
+    switch = Parameter("dynamic", bool, "how", {"quick": False, "standard": False, "full": False})
+    assert [switch.parse(text, "rtn") for text in ("true", "No", False)] == [True, False, False]
+    with pytest.raises(UserError, match=r"^rtn: dynamic=maybe is not true or false\.$"):
+        switch.parse("maybe", "rtn")
 
 
 def test_the_canonical_form_is_plain_and_follows_what_decides_the_results(composed: Compose) -> None:

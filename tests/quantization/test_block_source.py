@@ -10,7 +10,7 @@ from mini_denoiser import Example, MiniDenoiser, freeze, make_net
 from torch import Tensor, nn
 
 from pqbench.methods.precision import Precision
-from pqbench.quantization.block_data import BlockData, MixedBlockData, capture_inputs, capture_outputs
+from pqbench.quantization.block_data import BlockData, MixedBlockData, capture
 from pqbench.quantization.block_source import BlockSource, Mixing
 from pqbench.quantization.blocks import block_names
 from pqbench.quantization.row_store import MEMORY_LIMIT, StoredRows
@@ -51,9 +51,9 @@ def test_inputs_are_the_prefixs_and_targets_full_precisions_wherever_they_are_ke
     samples: Example, memory_limit: int
 ) -> None:
     with source(samples, memory_limit) as blocks, torch.no_grad():
-        expected = capture_outputs(blocks.reference, blocks.blocks, *samples, batch=4)
+        expected = capture(blocks.reference, [], blocks.blocks, samples, 4).outputs
         for block in blocks.blocks:
-            inputs, _ = capture_inputs(blocks.net, block, *samples, batch=4)
+            inputs, _ = capture(blocks.net, [block], [], samples, 4).inputs[block]
             with blocks.data(block) as data:
                 assert torch.equal(data.target[EVERYTHING], expected[block])
                 assert all(torch.equal(rows[EVERYTHING], inputs[key]) for key, rows in data.arguments.items())

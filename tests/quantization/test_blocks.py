@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pqbench.errors import UserError
 from pqbench.methods.precision import Precision
-from pqbench.quantization.block_data import BlockData, capture_inputs, capture_outputs
+from pqbench.quantization.block_data import BlockData, capture
 from pqbench.quantization.blocks import block_names
 from pqbench.quantization.layers import quantizable_layers
 from pqbench.quantization.scope import quantize_layers
@@ -139,9 +139,9 @@ def test_a_block_run_alone_answers_as_it_did_in_the_net(
 ) -> None:
     index = torch.tensor([4, 0, 5])
     found = blocks(net, example)
-    outputs = capture_outputs(net, found, *example, batch=batch)
+    outputs = capture(net, [], found, example, batch).outputs
     for name in found:
-        arguments, fixed = capture_inputs(net, name, *example, batch=batch)
+        arguments, fixed = capture(net, [name], [], example, batch).inputs[name]
         data = BlockData(arguments, fixed, outputs[name])
         assert len(data.target) == len(example[0])
         assert {len(value) for value in arguments.values()} == {len(example[0])}
@@ -163,14 +163,14 @@ def test_outputs_are_those_of_one_pass_over_everything(net: nn.Module, example: 
     net(*example)
     for hook in hooks:
         hook.remove()
-    for name, output in capture_outputs(net, found, *example, batch=4).items():
+    for name, output in capture(net, [], found, example, 4).outputs.items():
         torch.testing.assert_close(output, seen[name], rtol=1e-4, atol=1e-5)
         assert output.is_contiguous()
     assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_arguments_by_position_by_name_and_constant_are_kept_apart(example: tuple[Tensor, Tensor]) -> None:
-    arguments, fixed = capture_inputs(Plain(), "residual", *example, batch=4)
+    arguments, fixed = capture(Plain(), ["residual"], [], example, 4).inputs["residual"]
     assert arguments.keys() == {0, "shift"}
     assert fixed == {1: 0.5}
 
@@ -188,8 +188,8 @@ class Shared(nn.Module):
 
 def test_a_block_that_runs_twice_is_seen_at_its_first_call(example: tuple[Tensor, Tensor]) -> None:
     net = Shared()
-    arguments, fixed = capture_inputs(net, "layer", *example, batch=4)
-    data = BlockData(arguments, fixed, capture_outputs(net, ["layer"], *example, batch=4)["layer"])
+    arguments, fixed = capture(net, ["layer"], [], example, 4).inputs["layer"]
+    data = BlockData(arguments, fixed, capture(net, [], ["layer"], example, 4).outputs["layer"])
     everything = torch.arange(len(example[0]))
     torch.testing.assert_close(data.call(net.layer, everything), data.target)
     torch.testing.assert_close(arguments[0], example[0])
@@ -221,9 +221,9 @@ class Offset(nn.Module):
 
 def test_a_constant_tensor_is_no_row_a_sample(example: tuple[Tensor, Tensor]) -> None:
     net = Attending(follow=False)
-    arguments, fixed = capture_inputs(net, "block", *example, batch=4)
+    arguments, fixed = capture(net, ["block"], [], example, 4).inputs["block"]
     assert arguments.keys() == {0}
-    data = BlockData(arguments, fixed, capture_outputs(net, ["block"], *example)["block"])
+    data = BlockData(arguments, fixed, capture(net, [], ["block"], example).outputs["block"])
     torch.testing.assert_close(data.call(net.block, torch.tensor([5])), data.target[5:])
 
 
@@ -253,21 +253,21 @@ class Mixed(nn.Module):
 @pytest.mark.parametrize("batch", [3, 6, 64])
 def test_a_table_as_long_as_a_batch_is_no_row_a_sample(example: tuple[Tensor, Tensor], batch: int) -> None:
     net = Tabled(rows=min(batch, 6))
-    arguments, fixed = capture_inputs(net, "block", *example, batch=batch)
+    arguments, fixed = capture(net, ["block"], [], example, batch).inputs["block"]
     assert (arguments.keys(), fixed.keys()) == ({0}, {"table", "mask"})
-    data = BlockData(arguments, fixed, capture_outputs(net, ["block"], *example)["block"])
+    data = BlockData(arguments, fixed, capture(net, [], ["block"], example).outputs["block"])
     torch.testing.assert_close(data.call(net.block, torch.tensor([5, 1])), data.target[[5, 1]])
 
 
 def test_an_argument_that_varies_without_rows_is_refused(example: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(UserError, match=r"Block block cannot be reconstructed: its argument 1 .*exempt='block"):
-        capture_inputs(Attending(follow=True), "block", *example, batch=4)
+        capture(Attending(follow=True), ["block"], [], example, 4).inputs["block"]
 
 
 _PERMUTED = """
 import torch
 from torch import Tensor, nn
-from pqbench.quantization.block_data import BlockData, capture_inputs, capture_outputs
+from pqbench.quantization.block_data import BlockData, capture
 
 class Block(nn.Module):
     def __init__(self):
@@ -286,9 +286,9 @@ class Net(nn.Module):
 
 torch.manual_seed(0)
 net, x, t = Net(), torch.randn(6, 8, 8, 8), torch.zeros(6, dtype=torch.long)
-arguments, fixed = capture_inputs(net, "block", x, t)
+arguments, fixed = capture(net, ["block"], [], (x, t)).inputs["block"]
 assert arguments[0].is_contiguous(), arguments[0].stride()
-data = BlockData(arguments, fixed, capture_outputs(net, ["block"], x, t)["block"])
+data = BlockData(arguments, fixed, capture(net, [], ["block"], (x, t)).outputs["block"])
 for _ in range(3):
     data.call(net.block, torch.randperm(6)[:4]).square().mean().backward()
 print("done")

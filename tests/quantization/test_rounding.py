@@ -156,7 +156,6 @@ def test_a_settled_layer_answers_as_the_decided_one(symmetric: bool) -> None:
     layer, _ = rounding_layer(symmetric=symmetric)
     x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     layer.rounding.v.data = torch.where(layer.rounding.v.data > 0, -8.0, 8.0)  # the farther side throughout
-    assert layer.rounding.undecided() == 0
     decided = layer(x).detach()
     settled = layer.settled()
     verify(nn.Sequential(settled))

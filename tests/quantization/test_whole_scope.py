@@ -17,7 +17,7 @@ from pqbench.errors import UserError
 from pqbench.methods.precision import Precision
 from pqbench.quantization.attention import quantized_operands
 from pqbench.quantization.audit import audit
-from pqbench.quantization.block_data import capture_inputs, capture_outputs
+from pqbench.quantization.block_data import capture
 from pqbench.quantization.blocks import block_names
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.checkpoint import load_checkpoint, read_header, save_checkpoint
@@ -84,10 +84,10 @@ def test_blocks_are_those_of_the_net_before(kind: str, images: Example) -> None:
     assert block_names(net, lambda: net(*images)) == before
     tune(net)
     assert block_names(net, lambda: net(*images)) == before
-    outputs = capture_outputs(net, before, *images)
+    outputs = capture(net, [], before, images).outputs
     with torch.no_grad():
         for name in before[:: max(1, len(before) // 4)]:
-            arguments, fixed = capture_inputs(net, name, *images)
+            arguments, fixed = capture(net, [name], [], images).inputs[name]
             positional = [value for key, value in sorted((arguments | fixed).items(), key=str) if isinstance(key, int)]
             named = {key: value for key, value in (arguments | fixed).items() if isinstance(key, str)}
             again = net.get_submodule(name)(*positional, **named)

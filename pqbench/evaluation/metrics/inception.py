@@ -9,7 +9,7 @@ import torch
 
 from pqbench.contracts.metric import Contribution, ImageMetric, MetricInputs, Need, Score, Setting
 from pqbench.contracts.parameters import parameter
-from pqbench.evaluation.inception_score import divergences
+from pqbench.evaluation.inception_score import divergences, inception_scores
 from pqbench.evaluation.influence import delta_interval
 
 
@@ -35,7 +35,7 @@ class InceptionScore(ImageMetric):
 
     def compute(self, given: MetricInputs) -> Score:
         """The mean of the splits' scores, with its interval over images."""
-        scores = torch.stack([values.mean().exp() for _, values in divergences(given.logits, self.splits)])
+        scores = inception_scores(given.logits, self.splits)
         value = float(scores.mean())
         low, high = delta_interval(self.contribution(value, given))
         return Score(value, low, high, {"split_std": float(scores.std(correction=0))})
