@@ -61,11 +61,15 @@ def _scored_together(scoring: Scoring) -> list[Metrics]:
 def _score(job: Job, metrics: Metrics, outputs: dict[str, Stage]) -> Stage:
     grounds = {part.component.name: job.scoring.grounds.facts(part.component) for part in metrics}
     grounds = {name: facts for name, facts in grounds.items() if facts}
+    # Releases of libraries are in these words alone.
+    fixed = {part.component.name: dict(part.component.fixes()) for part in metrics}
+    fixed = {name: words for name, words in fixed.items() if words}
     facts = {
         "protocol": job.protocol.facts,
         "metrics": [metric.canonical() for metric in metrics],
         "code": _source("evaluation"),
         **({"grounds": grounds} if grounds else {}),
+        **({"fixes": fixed} if fixed else {}),
     }
     return Stage("score", facts, job, outputs, metrics)
 

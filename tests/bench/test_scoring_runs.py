@@ -294,6 +294,28 @@ def test_another_release_of_a_library_is_another_protocol_and_other_features(
     assert "libraries" not in own.job.protocol.facts
 
 
+def test_what_a_metric_fixes_in_words_is_never_taken_from_another_release(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLIP score says the releases of Pillow and open_clip in these words, and nowhere else."""
+    brightness = bench.registry.get("metric", "brightness")
+    silent = bench.run("cheap", scoring=ScoringRequest(metrics="fd,brightness"))["cheap/0"]
+    records = {}
+    for release, scale in ("1", 1.0), ("2", 3.0):
+        with monkeypatch.context() as patch:
+            patch.setattr(brightness, "fixes", lambda _, release=release: {"libraries": f"pillow {release}"})
+            patch.setattr(
+                brightness, "_values", lambda _, given, f=scale, old=brightness._values: f * old(brightness(), given)
+            )
+            records[release] = bench.run("cheap", scoring=ScoringRequest(metrics="fd,brightness"))["cheap/0"]
+    first, second = (records[release].metrics["brightness"] for release in "12")
+    assert second.value == pytest.approx(3 * first.value)
+    assert second.protocol != first.protocol
+    assert len({record.cell for record in (silent, *records.values())}) == 3
+    assert {run.stage for run in records["2"].stages if not run.cached} == {"score"}
+    assert bench.plan("cheap", scoring=ScoringRequest(metrics="fd,brightness")).cells[-1].key == silent.cell
+
+
 def test_statistics_made_by_another_release_are_used_with_a_note(
     bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
