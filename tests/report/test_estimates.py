@@ -21,6 +21,7 @@ from scipy import stats
 
 from pqbench.bench.records import Record, StageRun
 from pqbench.report.estimates import Estimate, over_seeds
+from pqbench.report.footnotes import Footnotes
 from pqbench.report.numbers import decimals, fixed
 
 NUMBERS = st.floats(0.01, 1e4, allow_nan=False)
@@ -97,6 +98,16 @@ def test_a_timing_that_was_made_again_is_another_measurement() -> None:
     assert its.value == pytest.approx(8.1)
     assert its.low is not None
     assert its.low < 8.0
+
+
+def test_a_footnote_of_every_seed_is_marked_once() -> None:
+    section = only([timed("rtn", seed, f"rtn{seed}", 4.0 + 0.1 * seed, noisy=True) for seed in range(3)])
+    notes = cell(section, "rtn", LATENCY).notes
+    assert len(notes) == 1
+    assert "other work took 45 %" in section.footnotes[notes[0] - 1]
+    numbers = Footnotes()
+    assert numbers.numbers(iter("aab")) == (1, 2)
+    assert numbers.numbers(iter("cba")) == (1, 2, 3)
 
 
 @given(NUMBERS, NUMBERS, st.floats(0.001, 0.5), st.floats(0.001, 0.5))
