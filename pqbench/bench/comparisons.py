@@ -237,8 +237,7 @@ def _comparison(metric: str, pairing: Pairing, a: Sequence[Contribution], b: Seq
     first = pairing.a[0].metrics[metric]
     findings = [over_images(a, b, _seeds(pairing), first.direction, pairing.is_paired)]
     if pairing.is_paired and len(a) >= FEWEST_SEEDS:
-        ours, theirs = ([each.value for each in row] for row in (a, b))
-        findings.append(between_seeds(ours, theirs, _seeds(pairing), first.direction))
+        findings.append(between_seeds(a, b, _seeds(pairing), first.direction))
     return Comparison(
         metric=metric,
         title=first.title,
