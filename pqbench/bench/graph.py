@@ -18,6 +18,7 @@ from pqbench.bench.judge import PARITY_IMAGES
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import CalibrationSampler, ImageMetric
+from pqbench.devices import device_of
 from pqbench.environment import package_versions
 from pqbench.errors import UserError
 from pqbench.methods.composition import Part
@@ -84,9 +85,14 @@ def _statistics(job: Job) -> Stage | None:
 
 
 def statistics_facts(scoring: Scoring) -> dict[str, Any]:
-    """What decides the statistics of real images that the user gave."""
+    """What decides the statistics of real images that the user gave.
+
+    No stage's key is behind it, as that of the images is behind other features: it says itself where it computes.
+    """
+    computes = scoring.source is not None
     return {
         **extractor_facts(scoring),
+        **(_place(device_of(scoring.extractor.net).type) if computes else {}),
         **_libraries(str(scoring.facts.get("libraries", ""))),
         "reference": scoring.reference_sha256,
         "statistics": _source("evaluation/reference.py", "evaluation/image_sources.py", "evaluation/frechet.py"),
@@ -209,8 +215,12 @@ def _base_facts(job: Job) -> dict[str, Any]:
 
 
 def _facts_of_place(workload_facts: Mapping[str, Any], device: str) -> dict[str, Any]:
-    # Another torch rounds differently, so its outputs are others.
-    return {"workload": dict(workload_facts), "code": computing_code(), "torch": torch.__version__, "device": device}
+    return {"workload": dict(workload_facts), "code": computing_code(), **_place(device)}
+
+
+def _place(device: str) -> dict[str, str]:
+    """Another torch rounds differently, so its outputs are others."""
+    return {"torch": torch.__version__, "device": device}
 
 
 def _timing(job: Job, model: Stage) -> Stage:

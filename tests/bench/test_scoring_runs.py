@@ -130,6 +130,26 @@ def test_statistics_of_a_reference_are_computed_once_and_can_be_given_themselves
     assert known.metrics["fd"].protocol != again.metrics["fd"].protocol
 
 
+def test_statistics_that_another_torch_or_device_computed_are_not_found(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def statistics(path: Path) -> str:
+        return bench.plan("cheap", scoring=three(path, metrics="fd")).cells[-1].score.inputs["statistics"].key
+
+    given = real.with_name("stats.npz")
+    np.savez(given, mu=np.zeros(4), sigma=np.eye(4))
+    before, kept = statistics(real), statistics(given)
+    with monkeypatch.context() as patch:
+        patch.setattr("pqbench.bench.graph.torch.__version__", "1.0")
+        assert statistics(real) != before
+        # Nothing is computed of statistics.
+        assert statistics(given) == kept
+    with monkeypatch.context() as patch:
+        patch.setattr("pqbench.bench.graph.device_of", lambda _: torch.device("cuda"))
+        assert statistics(real) != before
+    assert statistics(real) == before
+
+
 def test_statistics_alone_leave_out_what_needs_features(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "stats.npz"
     np.savez(path, mu=np.zeros(4), sigma=np.eye(4))
