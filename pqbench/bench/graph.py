@@ -18,7 +18,7 @@ from pqbench.bench.judge import PARITY_IMAGES
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import CalibrationSampler, ImageMetric
-from pqbench.devices import device_of
+from pqbench.devices import device_of, driver, graphics_card
 from pqbench.environment import package_versions
 from pqbench.errors import UserError
 from pqbench.methods.composition import Part
@@ -219,11 +219,18 @@ def _facts_of_place(workload_facts: Mapping[str, Any], device: str) -> dict[str,
 
 
 def _place(device: str) -> dict[str, str]:
-    """Another torch rounds differently, so its outputs are others."""
-    return {"torch": torch.__version__, "device": device}
+    """Another torch rounds differently, and so does another card: outputs are others."""
+    return {"torch": torch.__version__, "device": device, **_card(device)}
+
+
+def _card(device: str) -> dict[str, str]:
+    """Nothing for the CPU, whose keys are from before there were others."""
+    card = graphics_card(device)
+    return {"card": card} if card else {}
 
 
 def _timing(job: Job, model: Stage) -> Stage:
+    card = _card(job.device)
     facts = {
         "workload": dict(job.workload_facts),
         "engines": sorted(job.engines),
@@ -237,6 +244,8 @@ def _timing(job: Job, model: Stage) -> Stage:
         "versions": package_versions(),
         **({"exclusive": job.exclusive} if job.exclusive else {}),
         "machine": {"node": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()},
+        **card,
+        **({"driver": driver()} if card else {}),
     }
     return Stage("time", facts, job, {"model": model})
 
