@@ -1,8 +1,9 @@
-"""Where a net is."""
+"""Where a net is, and which card that is."""
 
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,3 +13,18 @@ def device_of(net: nn.Module) -> torch.device:
     """The device of the first of a net's tensors; the CPU for a net without any."""
     first = next(chain(net.parameters(), net.buffers()), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def graphics_card(device: str) -> str:
+    """The name of a CUDA device, `NVIDIA H100 80GB HBM3`; empty for the CPU and where there is no card."""
+    if torch.device(device).type != "cuda" or not torch.cuda.is_available():
+        return ""
+    return torch.cuda.get_device_name(torch.device(device))
+
+
+def driver(version: Path = Path("/sys/module/nvidia/version")) -> str:
+    """The version of NVIDIA's driver; empty where it cannot be read."""
+    try:
+        return version.read_text().strip()
+    except OSError:
+        return ""

@@ -22,7 +22,7 @@ from pqbench.comparison.verdict import FEWEST_SEEDS, between_seeds, over_images
 from pqbench.contracts import Contribution, ImageMetric, Reference, Workload
 from pqbench.errors import UserError
 from pqbench.evaluation.influence import mean_contribution
-from pqbench.evaluation.protocol import rules_of
+from pqbench.evaluation.protocol import UNSAID, rules_of
 from pqbench.evaluation.reference import read_statistics
 from pqbench.evaluation.scoring import Sources, computable, inputs_of
 from pqbench.registry import Registry
@@ -199,14 +199,16 @@ def known(a: Row, b: Row, index: ComparisonIndex) -> list[Comparison]:
 def require_same_scoring(a: Facts, b: Facts, titles: Sequence[str]) -> None:
     """Raise `UserError` that names the first fact in which two protocols score differently.
 
-    Seeds, the budget's name and the bootstrap do not change what an image counts for.
+    Seeds, the budget's name and the bootstrap do not change what an image counts for. What goes without saying may be
+    said in one of them: manifests from before there was a choice of judge have none.
     """
     indifferent = {"seeds", "budget", "bootstrap_resamples", "bootstrap_seed"}
+    a, b = {**UNSAID, **a}, {**UNSAID, **b}
     for name in dict.fromkeys((*a, *b)):
         if name not in indifferent and a.get(name) != b.get(name):
             raise UserError(
                 f"{titles[0]} and {titles[1]} were scored under protocols that differ in {name} "
-                f"({a.get(name)} and {b.get(name)}): score both under one protocol to compare them."
+                f"({a.get(name) or 'none'} and {b.get(name) or 'none'}): score both under one protocol to compare them."
             )
 
 
@@ -235,8 +237,7 @@ def _comparison(metric: str, pairing: Pairing, a: Sequence[Contribution], b: Seq
     first = pairing.a[0].metrics[metric]
     findings = [over_images(a, b, _seeds(pairing), first.direction, pairing.is_paired)]
     if pairing.is_paired and len(a) >= FEWEST_SEEDS:
-        ours, theirs = ([each.value for each in row] for row in (a, b))
-        findings.append(between_seeds(ours, theirs, _seeds(pairing), first.direction))
+        findings.append(between_seeds(a, b, _seeds(pairing), first.direction))
     return Comparison(
         metric=metric,
         title=first.title,

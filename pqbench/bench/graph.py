@@ -18,6 +18,7 @@ from pqbench.bench.judge import PARITY_IMAGES
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import CalibrationSampler, ImageMetric
+from pqbench.devices import device_of, driver, graphics_card
 from pqbench.environment import package_versions
 from pqbench.errors import UserError
 from pqbench.methods.composition import Part
@@ -61,11 +62,15 @@ def _scored_together(scoring: Scoring) -> list[Metrics]:
 def _score(job: Job, metrics: Metrics, outputs: dict[str, Stage]) -> Stage:
     grounds = {part.component.name: job.scoring.grounds.facts(part.component) for part in metrics}
     grounds = {name: facts for name, facts in grounds.items() if facts}
+    # Releases of libraries are in these words alone.
+    fixed = {part.component.name: dict(part.component.fixes()) for part in metrics}
+    fixed = {name: words for name, words in fixed.items() if words}
     facts = {
         "protocol": job.protocol.facts,
         "metrics": [metric.canonical() for metric in metrics],
         "code": _source("evaluation"),
         **({"grounds": grounds} if grounds else {}),
+        **({"fixes": fixed} if fixed else {}),
     }
     return Stage("score", facts, job, outputs, metrics)
 
@@ -80,9 +85,14 @@ def _statistics(job: Job) -> Stage | None:
 
 
 def statistics_facts(scoring: Scoring) -> dict[str, Any]:
-    """What decides the statistics of real images that the user gave."""
+    """What decides the statistics of real images that the user gave.
+
+    No stage's key is behind it, as that of the images is behind other features: it says itself where it computes.
+    """
+    computes = scoring.source is not None
     return {
         **extractor_facts(scoring),
+        **(_place(device_of(scoring.extractor.net).type) if computes else {}),
         **_libraries(str(scoring.facts.get("libraries", ""))),
         "reference": scoring.reference_sha256,
         "statistics": _source("evaluation/reference.py", "evaluation/image_sources.py", "evaluation/frechet.py"),
@@ -205,11 +215,22 @@ def _base_facts(job: Job) -> dict[str, Any]:
 
 
 def _facts_of_place(workload_facts: Mapping[str, Any], device: str) -> dict[str, Any]:
-    # Another torch rounds differently, so its outputs are others.
-    return {"workload": dict(workload_facts), "code": computing_code(), "torch": torch.__version__, "device": device}
+    return {"workload": dict(workload_facts), "code": computing_code(), **_place(device)}
+
+
+def _place(device: str) -> dict[str, str]:
+    """Another torch rounds differently, and so does another card: outputs are others."""
+    return {"torch": torch.__version__, "device": device, **_card(device)}
+
+
+def _card(device: str) -> dict[str, str]:
+    """Nothing for the CPU, whose keys are from before there were others."""
+    card = graphics_card(device)
+    return {"card": card} if card else {}
 
 
 def _timing(job: Job, model: Stage) -> Stage:
+    card = _card(job.device)
     facts = {
         "workload": dict(job.workload_facts),
         "engines": sorted(job.engines),
@@ -223,6 +244,8 @@ def _timing(job: Job, model: Stage) -> Stage:
         "versions": package_versions(),
         **({"exclusive": job.exclusive} if job.exclusive else {}),
         "machine": {"node": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()},
+        **card,
+        **({"driver": driver()} if card else {}),
     }
     return Stage("time", facts, job, {"model": model})
 

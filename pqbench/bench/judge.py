@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from pqbench.contracts import Engine
+from pqbench.devices import graphics_card
 from pqbench.environment import cpu_facts, package_versions
 from pqbench.errors import UserError
 from pqbench.evaluation.protocol import SIMULATION
@@ -27,8 +28,9 @@ PARITY_IMAGES = 256
 class EngineJudge:
     """The engine whose images are judged.
 
-    facts   what decides its arithmetic beside the model: its sources, the packages, the CPU and the threads. Kernels
-            differ between instruction sets, so the same model makes other images on another machine
+    facts   what decides its arithmetic beside the model: its sources, the packages, the CPU and the threads, the card
+            where there is one. Kernels differ between instruction sets, so the same model makes other images on another
+            machine
     """
 
     name: str
@@ -41,7 +43,8 @@ class EngineJudge:
         cpu = self.facts["cpu"]
         version = self.facts["versions"].get(self.name.partition("-")[0])
         title = f"engine {self.name} {version}" if version else f"engine {self.name}"
-        return f"{title}, {self.facts['threads']} threads, {cpu['model']} ({' '.join(cpu['flags'] or ())})"
+        card = f", {self.facts['card']}" if "card" in self.facts else ""
+        return f"{title}, {self.facts['threads']} threads, {cpu['model']} ({' '.join(cpu['flags'] or ())}){card}"
 
 
 def choose_judge(
@@ -62,7 +65,7 @@ def choose_judge(
     for name in engines:
         found = registry.find("engine", name)
         if found.component.executes_quantized and device in found.component.devices:
-            return EngineJudge(name, found.component(), _facts(found))
+            return EngineJudge(name, found.component(), _facts(found, device))
     if judge == "auto":
         return None
     raise UserError(
@@ -71,11 +74,13 @@ def choose_judge(
     )
 
 
-def _facts(found: Registered[Engine]) -> dict[str, Any]:
+def _facts(found: Registered[Engine], device: str) -> dict[str, Any]:
+    card = graphics_card(device)
     return {
         "engine": found.qualified_name,
         "source_hash": found.provenance.source_hash,
         "versions": package_versions(),
         "cpu": {key: value for key, value in cpu_facts().items() if key != "cores"},
         "threads": torch.get_num_threads(),
+        **({"card": card} if card else {}),
     }

@@ -96,15 +96,26 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
-def processor() -> str:
-    """The CPU's name as its maker spells it, with the number of CPUs that this machine has of it."""
+def processor(device: str = "cpu") -> str:
+    """What a device computes on: the CPU's name as its maker spells it, with the number of CPUs that this machine has
+    of it; for a CUDA device also the card's, with its driver.
+    """
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} x {names[0] if names else name}"
+    return f"{os.cpu_count()} x {names[0] if names else name}{_card(device)}"
+
+
+def _card(device: str) -> str:
+    if device == "cpu":
+        return ""
+    from pqbench.devices import driver, graphics_card
+
+    card, version = graphics_card(device), driver()
+    return f", {card}{f' (driver {version})' if version else ''}" if card else ""
 
 
 def _busy_seconds() -> float:

@@ -26,6 +26,9 @@ OWN_DISTRIBUTION = "pqbench"
 SIMULATION = "simulation"
 """What makes the judged images when no engine does: torch, in floating point."""
 
+UNSAID: Mapping[str, str] = {"features": "float32", "extractor_code": "", "libraries": "", "judge": SIMULATION}
+"""Facts that go without saying at these values, so that protocols from before there was a choice keep their ids."""
+
 
 class ScoreProtocol(BaseModel):
     """What decides how given images are scored.
@@ -62,16 +65,10 @@ class ScoreProtocol(BaseModel):
     def facts(self) -> dict[str, Any]:
         """Everything it fixes, as JSON holds it: what the manifest keeps under the id.
 
-        Float32, no plugin and no library go without saying, so that protocols from before there was a choice keep
-        their ids.
+        Of what goes without saying (`UNSAID`) it says the judge alone.
         """
         facts = self.model_dump(mode="json")
-        if facts["features"] == "float32":
-            del facts["features"]
-        for fact in ("extractor_code", "libraries"):
-            if not facts[fact]:
-                del facts[fact]
-        return facts
+        return {fact: value for fact, value in facts.items() if fact == "judge" or UNSAID.get(fact) != value}
 
     @property
     def id(self) -> str:
@@ -102,10 +99,7 @@ class Protocol(ScoreProtocol):
 
     @property
     def id(self) -> str:
-        """As of any protocol; that the simulation is judged is left out of it.
-
-        So protocols from before there was a choice keep their id.
-        """
+        """As of any protocol; that the simulation is judged is left out of it, being `UNSAID`."""
         facts = self.facts
         if self.judge == SIMULATION:
             del facts["judge"]

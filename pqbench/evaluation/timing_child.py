@@ -63,7 +63,7 @@ def run(spec: TimingSpec) -> TimingResult:
     memory, largest, parity = bench.largest_batch(batches[0])
     others = [bench.time_alone(batch, *bench.compile(batch)) for batch in batches[1:]]
     return TimingResult(
-        machine=processor(), load_average=load, memory=memory, parity=parity, batches=(largest, *others)
+        machine=processor(spec.device), load_average=load, memory=memory, parity=parity, batches=(largest, *others)
     )
 
 

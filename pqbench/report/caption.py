@@ -142,6 +142,11 @@ def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
         yield "Brackets: 95 % interval. The intervals of the other columns are in the JSON format."
     if any(len(row.finished) > 1 for row in group.rows):
         yield "Rows of several seeds: the mean over seeds, and Student's t interval of that mean."
+    if any(_is_shared(row, name) for row in group.rows for name in dict.fromkeys(_metrics(row.finished))):
+        yield (
+            "What does not depend on the seed (latency and memory of full precision) was measured once for all of them: "
+            "it has no interval between seeds, and neither has a ratio to it."
+        )
     yield (
         f"Bold: best of the compressed methods, only where {_bold_reading(group, evidence)}. – : not measured; a "
         "simulation of quantization has no latency. Speed-up and size are against the full-precision row, speed-up on "
@@ -195,6 +200,12 @@ def _bold_reading(group: Group, evidence: Evidence) -> str:
 def _metrics(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         yield from record.metrics
+
+
+def _is_shared(row: Row, metric: str) -> bool:
+    """Whether one measurement is that of several seeds."""
+    seeds = sum(metric in record.metrics for record in row.finished)
+    return len(row.measurements(metric)) < seeds
 
 
 def _has_interval(estimate: Estimate | None) -> bool:

@@ -20,8 +20,8 @@ class Footnotes:
         self._texts: dict[str, int] = {}
 
     def numbers(self, texts: Iterator[str]) -> tuple[int, ...]:
-        """Numbers of the given texts, new ones where needed."""
-        return tuple(sorted(self._texts.setdefault(text, len(self._texts) + 1) for text in texts))
+        """Numbers of the given texts, each once, new ones where needed."""
+        return tuple(sorted({self._texts.setdefault(text, len(self._texts) + 1) for text in texts}))
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pqbench.bench.records import CHANGING, Manifest, Record
+from pqbench.bench.records import CHANGING, Manifest, Metric, Record
 from pqbench.methods.precision import Precision
 from pqbench.report.estimates import Estimate, over_seeds
 
 QUALITY = ("fd", "kid", "psnr_to_fp")
 """Metrics of the images, most telling first; the protocol of the first that is there decides a record's section."""
+
+TIMED = ("latency_ms_per_", "energy_joules_per_", "peak_memory_bytes", "parity@")
+"""How the names begin of what the timing of a model leaves."""
 
 
 def quality_names(records: Iterable[Record]) -> tuple[str, ...]:
@@ -54,9 +57,21 @@ class Row:
 
     def estimate(self, metric: str, protocol: str | None = None) -> Estimate | None:
         """The metric over the seeds that have it under `protocol` (None: any), or None where none has."""
-        found = [record.metrics[metric] for record in self.finished if metric in record.metrics]
-        found = [each for each in found if protocol in (None, each.protocol)]
+        found = self.measurements(metric, protocol)
         return over_seeds(found) if found else None
+
+    def measurements(self, metric: str, protocol: str | None = None) -> list[Metric]:
+        """The metric of each seed that has it; once where one timing is that of several seeds.
+
+        Full precision is the same model for every seed, and is timed once: taken for k measurements that agree, it
+        would pass for exact.
+        """
+        found: dict[tuple[str, str], Metric] = {}
+        for record in self.finished:
+            its = record.metrics.get(metric)
+            if its is not None and protocol in (None, its.protocol):
+                found.setdefault((_origin(record, metric), its.model_dump_json()), its)
+        return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,13 @@ def grouped(records: Iterable[Record], manifest: Manifest) -> tuple[Group, ...]:
 def quality_protocol(record: Record) -> str:
     """The protocol that judged the record's images; empty where none did."""
     return next((record.metrics[name].protocol for name in QUALITY if name in record.metrics), "")
+
+
+def _origin(record: Record, metric: str) -> str:
+    """The key of what measured it: of the timing, which seeds may share, else of the cell."""
+    if metric.startswith(TIMED):
+        return next((run.key for run in record.stages if run.stage == "time"), record.cell)
+    return record.cell
 
 
 def _rows(records: Sequence[Record], manifest: Manifest) -> tuple[Row, ...]:

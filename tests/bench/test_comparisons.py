@@ -14,7 +14,7 @@ from scipy import stats
 
 from pqbench.bench.cache import StageCache
 from pqbench.bench.compared_rows import FoundRow, RowComparer, find_row, rows_of
-from pqbench.bench.comparisons import compare_run
+from pqbench.bench.comparisons import compare_run, require_same_scoring
 from pqbench.bench.records import StageRun
 from pqbench.bench.stages.images import IMAGES
 from pqbench.bench.store import RunFolder
@@ -154,6 +154,31 @@ def test_different_protocols_are_refused_by_the_fact_that_differs(
     other.run("cheap", images=12)
     with pytest.raises(UserError, match=r"protocols that differ in n \(16 and 12\)"):
         comparer(three).compare(*found(three, "cheap"), *found(other, "cheap", run=other.folder))
+
+
+def test_runs_from_before_a_fact_was_said_have_the_same_protocol(three: Bench, tmp_path: Path) -> None:
+    (tmp_path / "older").mkdir()
+    manifest = json.loads((three.folder.path / "manifest.json").read_text())
+    for facts in manifest["protocols"].values():
+        assert facts.pop("judge") == "simulation"
+    (tmp_path / "older" / "manifest.json").write_text(json.dumps(manifest))
+    shutil.copy(three.folder.path / "records.jsonl", tmp_path / "older")
+    a, b = found(three, "cheap"), found(three, "cheap[w=2,a=2]", run=RunFolder(tmp_path / "older"))
+    assert [each.metric for each in comparer(three).compare(*a, *b)] == ["fd", "kid", "psnr_to_fp"]
+    assert [each.metric for each in comparer(three).compare(*b, *a)] == ["fd", "kid", "psnr_to_fp"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"judge": "engine openvino"}, r"judge \(simulation and engine openvino\)"),
+        ({"libraries": "pillow 12"}, r"libraries \(none and pillow 12\)"),
+        ({"features": "float16"}, r"features \(float32 and float16\)"),
+    ],
+)
+def test_what_one_protocol_leaves_unsaid_may_still_differ(changed: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        require_same_scoring({"n": 16}, {"n": 16, **changed}, ("a", "b"))
 
 
 def test_names_of_rows(three: Bench) -> None:

@@ -29,6 +29,20 @@ def test_the_rule(judge: str, engines: tuple[str, ...], images: int, chosen: str
     assert (found.name if found else None) == chosen
 
 
+def test_a_judge_on_a_card_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, words = Registry.discover(blocked=()), {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for card in ("H100", "H200"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=card: name)
+        for device, engine in (("cuda", "torch-int8"), ("cpu", "openvino")):
+            judge = choose_judge("engine", (engine,), device, 16, registry)
+            assert judge is not None
+            words[device, card] = judge.words
+            assert judge.facts.get("card") == (card if device == "cuda" else None)
+    assert words["cuda", "H100"] == words["cuda", "H200"].replace("H200", "H100") != words["cuda", "H200"]
+    assert words["cpu", "H100"] == words["cpu", "H200"]
+
+
 @pytest.mark.parametrize(
     ("judge", "engines", "sentence"),
     [("jury", ("openvino",), "simulation, engine, auto"), ("engine", ("torch",), "needs an engine that executes")],

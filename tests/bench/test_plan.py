@@ -211,6 +211,23 @@ def test_on_a_gpu_auto_is_int8_of_torch_beside_bfloat16_of_torch(monkeypatch: py
     assert (chosen.every, chosen.lines) == (("torch", "torch-int8"), ("torch-compile",))
 
 
+def test_another_graphics_card_makes_everything_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `CUDA_VISIBLE_DEVICES=1` gives one on a node with two."""
+    found: dict[str, list[str]] = {"cpu": [], "cuda": []}
+    with monkeypatch.context() as patch:
+        for card in ("", "H100", "H200"):
+            patch.setattr(torch.cuda, "is_available", lambda there=bool(card): there)
+            patch.setattr(torch.cuda, "get_device_name", lambda _, name=card: name)
+            for device, keys in found.items():
+                (_, cell) = bench.plan("cheap", engines=("torch",), device=device).cells
+                keys += [stage.key for stage in cell]
+                assert cell.timing is not None
+                assert ("driver" in cell.timing.facts) == bool(device == "cuda" and card)
+    each = len(found["cpu"]) // 3
+    assert found["cpu"] == 3 * found["cpu"][:each]
+    assert len(set(found["cuda"])) == 3 * each
+
+
 def test_auto_stands_alone(bench: Bench) -> None:
     with pytest.raises(UserError, match="--engines auto,torch names engines beside auto"):
         bench.plan(engines=("auto", "torch"))

@@ -130,6 +130,26 @@ def test_statistics_of_a_reference_are_computed_once_and_can_be_given_themselves
     assert known.metrics["fd"].protocol != again.metrics["fd"].protocol
 
 
+def test_statistics_that_another_torch_or_device_computed_are_not_found(
+    bench: Bench, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def statistics(path: Path) -> str:
+        return bench.plan("cheap", scoring=three(path, metrics="fd")).cells[-1].score.inputs["statistics"].key
+
+    given = real.with_name("stats.npz")
+    np.savez(given, mu=np.zeros(4), sigma=np.eye(4))
+    before, kept = statistics(real), statistics(given)
+    with monkeypatch.context() as patch:
+        patch.setattr("pqbench.bench.graph.torch.__version__", "1.0")
+        assert statistics(real) != before
+        # Nothing is computed of statistics.
+        assert statistics(given) == kept
+    with monkeypatch.context() as patch:
+        patch.setattr("pqbench.bench.graph.device_of", lambda _: torch.device("cuda"))
+        assert statistics(real) != before
+    assert statistics(real) == before
+
+
 def test_statistics_alone_leave_out_what_needs_features(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "stats.npz"
     np.savez(path, mu=np.zeros(4), sigma=np.eye(4))
@@ -292,6 +312,28 @@ def test_another_release_of_a_library_is_another_protocol_and_other_features(
     # What uses none keeps its keys.
     assert (cell().key, cell().features.key) == (own.key, own.features.key)
     assert "libraries" not in own.job.protocol.facts
+
+
+def test_what_a_metric_fixes_in_words_is_never_taken_from_another_release(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLIP score says the releases of Pillow and open_clip in these words, and nowhere else."""
+    brightness = bench.registry.get("metric", "brightness")
+    silent = bench.run("cheap", scoring=ScoringRequest(metrics="fd,brightness"))["cheap/0"]
+    records = {}
+    for release, scale in ("1", 1.0), ("2", 3.0):
+        with monkeypatch.context() as patch:
+            patch.setattr(brightness, "fixes", lambda _, release=release: {"libraries": f"pillow {release}"})
+            patch.setattr(
+                brightness, "_values", lambda _, given, f=scale, old=brightness._values: f * old(brightness(), given)
+            )
+            records[release] = bench.run("cheap", scoring=ScoringRequest(metrics="fd,brightness"))["cheap/0"]
+    first, second = (records[release].metrics["brightness"] for release in "12")
+    assert second.value == pytest.approx(3 * first.value)
+    assert second.protocol != first.protocol
+    assert len({record.cell for record in (silent, *records.values())}) == 3
+    assert {run.stage for run in records["2"].stages if not run.cached} == {"score"}
+    assert bench.plan("cheap", scoring=ScoringRequest(metrics="fd,brightness")).cells[-1].key == silent.cell
 
 
 def test_statistics_made_by_another_release_are_used_with_a_note(

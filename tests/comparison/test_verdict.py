@@ -102,15 +102,40 @@ def test_the_ratio_covers_the_true_ratio() -> None:
     assert 0.90 <= hits / 300 <= 0.99
 
 
+def seeds_of(values: list[float], bias: float = 0.0) -> list[Contribution]:
+    """One contribution a seed, of images that say nothing."""
+    return [Contribution(value, torch.zeros(4), 0.25, bias=bias) for value in values]
+
+
 def test_differences_between_seeds_are_students_test() -> None:
     a, b = [4.5, 5.8, 4.1], [5.4, 6.6, 5.3]
-    found = between_seeds(a, b, "seeds 0, 1, 2", "lower")
+    found = between_seeds(seeds_of(a), seeds_of(b), "seeds 0, 1, 2", "lower")
     expected = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.verdict == "better"
     assert "2 degrees of freedom, seeds 0, 1, 2" in found.test
     with pytest.raises(ValueError, match="needs 3"):
-        between_seeds(a[:2], b[:2], "", "lower")
+        between_seeds(seeds_of(a[:2]), seeds_of(b[:2]), "", "lower")
+
+
+def test_what_rounding_does_between_seeds_is_no_evidence() -> None:
+    a, b = [1 + 1.0e-9, 2 + 1.1e-9, 3 + 1.05e-9], [1.0, 2.0, 3.0]
+    assert stats.ttest_rel(a, b).pvalue < 0.001
+    found = between_seeds(seeds_of(a), seeds_of(b), "", "lower")
+    assert found.verdict == "no evidence"
+    assert (found.low, found.high) == pytest.approx((-2e-4, 2e-4), rel=1e-3)
+    assert between_seeds(seeds_of([x + 3e-4 for x in b]), seeds_of(b), "", "lower").verdict == "worse"
+
+
+@pytest.mark.parametrize(
+    ("bias", "verdict"), [(0.0, "worse"), (0.2, "worse"), (0.98, "no evidence"), (3.0, "no evidence")]
+)
+def test_a_verdict_between_seeds_holds_without_the_bias(bias: float, verdict: str) -> None:
+    a, b = [6.0, 7.1, 4.95], [5.0, 6.0, 4.0]
+    found = between_seeds(seeds_of(a, bias + 0.5), seeds_of(b, 0.5), "", "lower")
+    assert found.low > 0
+    assert found.bias == pytest.approx(bias)
+    assert found.verdict == verdict
 
 
 def test_pairs_need_the_same_images() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
+from pqbench import devices
 from pqbench.bench.records import Metric
 from pqbench.evaluation import machine, timing_child
 from pqbench.evaluation.machine import OtherWork, device_alone, is_busy, lock_name, wait_until_quiet
@@ -97,6 +99,25 @@ def test_a_waiting_timing_sleeps() -> None:
 
 def test_cuda_is_its_first_card() -> None:
     assert lock_name("cuda") == lock_name("cuda:0") != lock_name("cuda:1")
+
+
+def test_a_latency_on_a_card_names_the_card_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = machine.processor()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine.processor("cuda") == cpu
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card of {device}")
+    monkeypatch.setattr(devices, "driver", lambda: "550.54")
+    assert machine.processor("cpu") == cpu
+    assert machine.processor("cuda") == f"{cpu}, Card of cuda (driver 550.54)"
+    monkeypatch.setattr(devices, "driver", lambda: "")
+    assert machine.processor("cuda") == f"{cpu}, Card of cuda"
+
+
+def test_the_drivers_version_is_read_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("550.54.15\n")
+    assert devices.driver(tmp_path / "version") == "550.54.15"
+    assert devices.driver(tmp_path / "nowhere") == ""
 
 
 @pytest.mark.parametrize(("cores", "waited"), [([0.0], 1.0), ([2.0, 2.0, 0.1], 3.0), ([2.0] * 99, 5.0)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import (
+    TIMING,
     cell,
     make_metrics,
     make_record,
@@ -17,7 +19,9 @@ from report_runs import (
 )
 from scipy import stats
 
+from pqbench.bench.records import Record, StageRun
 from pqbench.report.estimates import Estimate, over_seeds
+from pqbench.report.footnotes import Footnotes
 from pqbench.report.numbers import decimals, fixed
 
 NUMBERS = st.floats(0.01, 1e4, allow_nan=False)
@@ -51,6 +55,59 @@ def test_seeds_of_a_method_are_one_row_and_counted() -> None:
 def test_infinite_values_do_not_break_the_mean() -> None:
     estimate = over_seeds([metric(math.inf, direction="higher"), metric(30.0, direction="higher")])
     assert estimate == Estimate(math.inf, "higher", seeds=2)
+
+
+LATENCY = "latency_ms_per_image@openvino/1"
+
+
+def timed(method: str, seed: int, key: str, latency: float, noisy: bool = False, **fields: Any) -> Record:
+    """A cell whose timing is the stage `key`; latencies have no interval of their own, as in records."""
+    detail = {"noisy": noisy, "other_work": 0.45}
+    measured = metric(latency, protocol=TIMING).model_copy(update={"detail": detail})
+    metrics = make_metrics(10.0 + seed, None, 1, 9) | {LATENCY: measured, "peak_memory_bytes": metric(5e7)}
+    stages = (StageRun(stage="time", key=key, seconds=1, cached=True),)
+    return make_record(method, seed=seed, metrics=metrics, stages=stages, **fields)
+
+
+def full_precision(seed: int, key: str, latency: float = 8.0, **fields: Any) -> Record:
+    return timed("fp", seed, key, latency, precision="w32a32", components={}, **fields)
+
+
+def test_a_model_that_is_the_same_for_every_seed_was_timed_once() -> None:
+    rivals = [timed("rtn", seed, f"rtn{seed}", 4.0 + 0.1 * seed) for seed in range(3)]
+    shared = only([*(full_precision(seed, "one") for seed in range(3)), *rivals])
+    for column in (LATENCY, "peak_memory_bytes"):
+        its = cell(shared, "fp", column)
+        assert (its.low, its.high) == (None, None)
+    assert cell(shared, "fp", LATENCY).value == 8.0
+    assert cell(shared, "fp", "seeds").text == "3"
+    assert cell(shared, "fp", "fd").low is not None
+    assert cell(shared, "rtn", LATENCY).low is not None
+    speed_up = cell(shared, "rtn", "speed_up@openvino/1")
+    assert (speed_up.value, speed_up.low) == (pytest.approx(8.0 / 4.1), None)
+    assert any("was measured once for all of them" in line for line in shared.caption)
+    apart = only([*(full_precision(seed, f"fp{seed}") for seed in range(3)), *rivals])
+    assert cell(apart, "fp", LATENCY).low == 8.0
+    assert cell(apart, "rtn", "speed_up@openvino/1").low is not None
+    assert not any("was measured once" in line for line in apart.caption)
+
+
+def test_a_timing_that_was_made_again_is_another_measurement() -> None:
+    again = only([full_precision(seed, "one", latency) for seed, latency in enumerate((8.0, 8.2, 8.2))])
+    its = cell(again, "fp", LATENCY)
+    assert its.value == pytest.approx(8.1)
+    assert its.low is not None
+    assert its.low < 8.0
+
+
+def test_a_footnote_of_every_seed_is_marked_once() -> None:
+    section = only([timed("rtn", seed, f"rtn{seed}", 4.0 + 0.1 * seed, noisy=True) for seed in range(3)])
+    notes = cell(section, "rtn", LATENCY).notes
+    assert len(notes) == 1
+    assert "other work took 45 %" in section.footnotes[notes[0] - 1]
+    numbers = Footnotes()
+    assert numbers.numbers(iter("aab")) == (1, 2)
+    assert numbers.numbers(iter("cba")) == (1, 2, 3)
 
 
 @given(NUMBERS, NUMBERS, st.floats(0.001, 0.5), st.floats(0.001, 0.5))
