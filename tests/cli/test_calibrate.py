@@ -255,7 +255,7 @@ def test_one_file_for_several_seeds_is_said(here: Path, capsys: pytest.CaptureFi
         assert any(line.startswith(note) for line in notes) == is_said
 
 
-@pytest.mark.parametrize("quantizer", ["cheap", "rtn", "ptq4dm", "pqcad[distiller=none,weight_budget=2]"])
+@pytest.mark.parametrize("quantizer", ["cheap", "rtn", "ptq4dm", "pqcad[distiller=none,weight_budget=2,ramp=1]"])
 @pytest.mark.parametrize("sampler", ["ndtc[preset=text]", "uniform", "interval", "stratified"])
 def test_every_sampler_serves_every_quantizer(here: Path, quantizer: str, sampler: str) -> None:
     name, _, options = quantizer.rstrip("]").partition("[")
