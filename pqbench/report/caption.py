@@ -144,8 +144,8 @@ def _reading(group: Group, evidence: Evidence) -> Iterator[str]:
         yield "Rows of several seeds: the mean over seeds, and Student's t interval of that mean."
     if any(_is_shared(row, name) for row in group.rows for name in dict.fromkeys(_metrics(row.finished))):
         yield (
-            "What does not depend on the seed (latency and memory of full precision) was measured once for all of them: it "
-            "has no interval between seeds, and neither has a ratio to it."
+            "What does not depend on the seed (latency and memory of full precision) was measured once for all of "
+            "them: it has no interval between seeds, and neither has a ratio to it."
         )
     yield (
         f"Bold: best of the compressed methods, only where {_bold_reading(group, evidence)}. – : not measured; a "
