@@ -96,6 +96,15 @@ class Comparison(_Frozen):
         return self.findings[0].verdict
 
     @property
+    def is_better(self) -> bool:
+        """Whether every test that was made calls a better.
+
+        That over images alone takes the compressed models as they are, and says nothing of the methods: another seed
+        may turn it round.
+        """
+        return all(finding.verdict == "better" for finding in self.findings)
+
+    @property
     def between_seeds(self) -> Finding | None:
         """The finding of the test between seeds, where there is one."""
         return next((finding for finding in self.findings if finding.over == "seeds"), None)

@@ -115,22 +115,32 @@ def _verdict(group: Group, distance: str, evidence: Evidence) -> Iterator[str]:
     tests = [evidence.comparison(a, b, "fd") for (a, _), (b, _) in pairwise(ranked)]
     yield f"By {distance} ({_order_reading(tests)}): {' '.join(words)}."
     if any(tests):
-        yield (
-            f"The test of two rows ({_tests(tests)}) takes their compressed models as they are: "
-            "what another calibration or training would change is not in it. All pairs, and the test between seeds: "
-            "pqbench compare RUN."
-        )
+        yield _tests_reading([each for each in tests if each is not None])
 
 
 def _order_reading(tests: Sequence[Comparison | None]) -> str:
     if not any(tests):
         return "of neighbours, a < b: a is better; a ≈ b: the intervals overlap, no evidence"
+    seeds = " and, from three common seeds on, by that between seeds" if _have_seeds(tests) else ""
     rest = "" if all(tests) else ", or, where their images were not compared, by intervals that do not overlap"
-    return f"of neighbours, a < b: a is better by the test of their images{rest}; a ≈ b: no evidence"
+    return f"of neighbours, a < b: a is better by the test of their images{seeds}{rest}; a ≈ b: no evidence"
 
 
-def _tests(tests: Sequence[Comparison | None]) -> str:
-    return "; ".join(dict.fromkeys(each.findings[0].test for each in tests if each is not None))
+def _tests_reading(tests: Sequence[Comparison]) -> str:
+    """Which tests were made, and what each leaves out."""
+    images = "; ".join(dict.fromkeys(each.findings[0].test for each in tests))
+    alone = (
+        f"The test of two rows ({images}) takes their compressed models as they are: what another calibration or "
+        "training would change is not in it."
+    )
+    if not _have_seeds(tests):
+        return f"{alone} All pairs, and the test between seeds: pqbench compare RUN."
+    seeds = "; ".join(dict.fromkeys(each.between_seeds.test for each in tests if each.between_seeds))
+    return f"{alone} The test between seeds ({seeds}) holds it. All pairs, by either test: pqbench compare RUN."
+
+
+def _have_seeds(tests: Iterable[Comparison | None]) -> bool:
+    return any(each is not None and each.between_seeds for each in tests)
 
 
 def _title(row: Row) -> str:
@@ -192,9 +202,13 @@ def _strongest(group: Group) -> Iterator[str]:
 
 def _bold_reading(group: Group, evidence: Evidence) -> str:
     rivals = [row for row in group.rows if not row.is_reference]
-    if any(evidence.comparison(a, b, name) for a, b in combinations(rivals, 2) for name in QUALITY):
-        return "the test of their images says better than each other one (latencies: its interval overlaps no other)"
-    return "its interval overlaps no other"
+    found = [evidence.comparison(a, b, name) for a, b in combinations(rivals, 2) for name in QUALITY]
+    if not any(found):
+        return "its interval overlaps no other"
+    say = (
+        "the test of their images and that between seeds say" if _have_seeds(found) else "the test of their images says"
+    )
+    return f"{say} better than each other one (latencies: its interval overlaps no other)"
 
 
 def _metrics(records: Sequence[Record]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What is known about two rows of a table: the paired test where a run kept one, else their intervals."""
+"""What is known about two rows of a table: the tests where a run kept some, else their intervals."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ class Evidence:
         return self._index.between(*pair(a.finished, b.finished).cells, metric)
 
     def is_better(self, a: Row, b: Row, metric: str, ours: Estimate, theirs: Estimate, exact: bool = False) -> bool:
-        """Whether `a` is better than `b`; `ours` and `theirs` are their estimates, whose intervals may decide."""
+        """Whether `a` is better than `b`, by the test over images and, from three seeds on, by that between seeds.
+
+        ours, theirs   their estimates, whose intervals decide where no test was kept
+        """
         found = self.comparison(a, b, metric)
         if found is not None:
-            return found.verdict == "better"
+            return found.is_better
         return ours.surely_better_than(theirs, exact)

@@ -12,7 +12,9 @@ from pqbench.report.results import results_table
 from pqbench.report.table import Section
 
 
-def compared(a: Record, b: Record, verdict: Verdict, metric: str = "fd") -> Comparison:
+def compared(
+    a: Record, b: Record, verdict: Verdict, metric: str = "fd", between_seeds: Verdict | None = None
+) -> Comparison:
     sides = {
         name: {
             "label": r.label,
@@ -27,7 +29,10 @@ def compared(a: Record, b: Record, verdict: Verdict, metric: str = "fd") -> Comp
     difference = a.metrics[metric].value - b.metrics[metric].value
     finding = {"test": "the test", "over": "images", "difference": difference, "low": -9, "high": 9, "verdict": verdict}
     facts = {"metric": metric, "direction": "lower", "unit": "", "n": 1024}
-    return Comparison.model_validate({**facts, **sides, "findings": (finding,)})
+    findings = [finding]
+    if between_seeds is not None:
+        findings.append({**finding, "test": "the seeds' test", "over": "seeds", "verdict": between_seeds})
+    return Comparison.model_validate({**facts, **sides, "findings": findings})
 
 
 @pytest.fixture
@@ -65,6 +70,27 @@ def test_a_test_without_evidence_outweighs_intervals_that_do_not_overlap(rows: l
     assert best(section) == []
     section = section_of(rows, compared(ptq4dm, x, "no evidence"))
     assert "ptq4dm w4a4 ≈ x w4a4" in " ".join(section.caption)
+
+
+def test_where_seeds_were_compared_both_tests_must_call_a_row_better(rows: list[Record]) -> None:
+    _, rtn, ptq4dm, x = rows
+
+    def section(images: Verdict, seeds: Verdict) -> Section:
+        return section_of(
+            rows, compared(rtn, ptq4dm, images, between_seeds=seeds), compared(rtn, x, "better", between_seeds="better")
+        )
+
+    agreed = section("better", "better")
+    assert best(agreed) == ["rtn"]
+    caption = " ".join(agreed.caption)
+    assert "rtn w4a4 < ptq4dm w4a4" in caption
+    assert "by the test of their images and, from three common seeds on, by that between seeds" in caption
+    assert "The test between seeds (the seeds' test) holds it" in caption
+    assert "the test of their images and that between seeds say better than each other one" in caption
+    for images, seeds in (("better", "no evidence"), ("no evidence", "better"), ("better", "worse")):
+        doubtful = section(images, seeds)  # type: ignore[arg-type]
+        assert best(doubtful) == []
+        assert "rtn w4a4 ≈ ptq4dm w4a4" in " ".join(doubtful.caption)
 
 
 def test_comparisons_of_other_cells_say_nothing(rows: list[Record]) -> None:
