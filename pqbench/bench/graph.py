@@ -37,16 +37,17 @@ def cell_of(job: Job, reference: Cell | None, timing: bool) -> Cell:
     features = Stage(
         "features", {**extractor_facts(job.scoring), "workload": dict(job.workload_facts)}, job, {"images": images}
     )
+    statistics = _present(statistics=_statistics(job))
     outputs = {
         "features": features,
         "images": images,
-        **_present(statistics=_statistics(job)),
+        **statistics,
         "fp_images": reference.images if reference else images,
         "fp_features": reference.features if reference else features,
     }
     together, *apart = _scored_together(job.scoring)
     score = _score(job, together, outputs)
-    parity = None if job.judge is None else _parity(job, model, images)
+    parity = None if job.judge is None else _parity(job, {"model": model, "images": images, **statistics})
     timing_stage = _timing(job, model) if timing else None
     return Cell(
         job, model, images, features, score, timing_stage, parity, tuple(_score(job, each, outputs) for each in apart)
@@ -161,7 +162,7 @@ def _images(job: Job, model: Stage) -> Stage:
     return Stage("sample", facts, job, {"model": model})
 
 
-def _parity(job: Job, model: Stage, images: Stage) -> Stage:
+def _parity(job: Job, inputs: dict[str, Stage]) -> Stage:
     facts = {
         **_base_facts(job),
         "steps": job.steps,
@@ -173,7 +174,7 @@ def _parity(job: Job, model: Stage, images: Stage) -> Stage:
         "evaluation": _source("evaluation"),
         **_judge(job),
     }
-    return Stage("parity", facts, job, {"model": model, "images": images})
+    return Stage("parity", facts, job, inputs)
 
 
 def _judge(job: Job) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pqbench.bench.stages.compress import AUDIT, MODEL, TRACE
 from pqbench.bench.stages.images import load_images, save_strip
 from pqbench.bench.stages.measure import read_metrics
 from pqbench.bench.trace import thinned
+from pqbench.evaluation.image_parity import IMAGE_PARITY
 from pqbench.evaluation.timing_metrics import PARITY
 from pqbench.quantization.audit_result import Audit
 
@@ -58,8 +59,12 @@ def finished_record(cell: Cell, cache: StageCache, **fields: Any) -> Record:
 
 
 def parity_failures(metrics: Mapping[str, Metric]) -> Iterator[str]:
-    """One sentence for each engine that does not compute the model: why it has no latency."""
+    """One sentence for each engine that does not compute the model: it has no latency, or its images are judged."""
     for name, metric in metrics.items():
+        # Records from before there was a limit do not say whether it was kept.
+        if name.startswith(IMAGE_PARITY) and not metric.detail.get("accepted", True):
+            engine = name.removeprefix(IMAGE_PARITY)
+            yield f"Judged are images of {engine}, which does not agree with the simulation: {metric.detail['reason']}"
         if name.startswith(PARITY) and not metric.detail["accepted"]:
             engine = name.removeprefix(PARITY)
             yield f"No latency on {engine}, which does not agree with the simulation: {metric.detail['reason']}"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from bench_runs import Bench
 
 from pqbench.bench.judge import AUTO_IMAGES, choose_judge
+from pqbench.bench.outcome import parity_failures
+from pqbench.bench.scoring import ScoringRequest
+from pqbench.bench.stages import measure as measure_stages
 from pqbench.bench.stages.images import load_images
 from pqbench.errors import UserError
 from pqbench.evaluation import timing
 from pqbench.registry import Registry
+from pqbench.report.results import results_table
 
 
 @pytest.mark.parametrize(
@@ -66,6 +73,8 @@ def test_the_engines_own_images_are_judged(bench: Bench, monkeypatch: pytest.Mon
     assert record.status == "ok"
     parity = record.metrics["parity_fd@openvino"]
     assert parity.n == 16
+    assert parity.detail["simulation_to_reference"] > 0
+    assert list(parity_failures(record.metrics)) == []
     assert record.metrics["fd"].detail["judge"] == executed.protocol.judge
     plain = bench.run("cheap[w=8,a=8]")["cheap[w=8,a=8]/0"]
     assert plain.metrics["fd"].detail["judge"] == "simulation"
@@ -75,3 +84,22 @@ def test_the_engines_own_images_are_judged(bench: Bench, monkeypatch: pytest.Mon
     difference = (images[0].int() - images[1].int()).abs().float().mean()
     assert 0 <= float(difference) < 8
     assert not torch.equal(images[0][0], images[0][1])
+
+
+def test_an_engine_whose_images_are_another_models_is_a_footnote_of_its_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of statistics that the user gave, as of the workload's own."""
+    monkeypatch.setattr(timing, "measure", lambda spec: {})
+    simulated = measure_stages.make_images
+    monkeypatch.setattr(measure_stages, "make_images", lambda *given: simulated(*given) // 4)
+    statistics = tmp_path / "stats.npz"
+    np.savez(statistics, mu=np.zeros(8), sigma=np.eye(8))
+    for given in (None, statistics):
+        scoring = ScoringRequest(metrics="fd", reference=given)
+        record = bench.run("cheap[w=8,a=8]", engines=("openvino",), judge="engine", scoring=scoring)["cheap[w=8,a=8]/0"]
+        (note,) = parity_failures(record.metrics)
+        assert record.notes == (note,)
+        (section,) = results_table([record], bench.folder.manifest()).sections
+        assert note in section.footnotes
+        assert note.startswith("Judged are images of openvino, which does not agree with the simulation")

@@ -141,7 +141,10 @@ def test_the_report_reads_what_the_run_kept(capsys: Capture, tmp_path: Path) -> 
     copy = tmp_path / "run"
     shutil.copytree("run", copy)
     assert run_command_line(["report", str(copy), "-f", "markdown"]) == 0
-    assert "is better by the test of their images and, from three common seeds on, by that between seeds" in capsys.readouterr().out
+    assert (
+        "is better by the test of their images and, from three common seeds on, by that between seeds"
+        in capsys.readouterr().out
+    )
     assert run_command_line(["report", str(copy), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["comparisons"]) == 7
     (copy / "comparisons.json").unlink()

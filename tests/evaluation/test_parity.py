@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pqbench.bench.outcome import parity_failures
+from pqbench.bench.records import Metric
 from pqbench.contracts import CalibrationSet, ExecutedLayer, Precision
 from pqbench.engines.openvino import OpenVino
 from pqbench.engines.torch_eager import TorchEager
-from pqbench.evaluation.image_parity import image_parity
+from pqbench.evaluation.image_parity import LIMIT, image_complaint, image_parity
 from pqbench.evaluation.parity import complaint, measure_parity
 from pqbench.evaluation.protocol import Protocol
 from pqbench.evaluation.timing import TimingSpec, measure
@@ -130,16 +133,51 @@ def test_an_engine_that_computes_another_model_gets_no_latency(tmp_path: Path) -
     assert text.startswith(f"No latency on {engine}, which does not agree with the simulation: a step is")
 
 
-def test_images_of_both_are_compared() -> None:
+def image_metric(executed: Tensor, simulated: Tensor) -> Metric:
     workload = TinyWorkload()
     protocol = Protocol.of(
         workload, n=64, seeds=(0,), budget="quick", sampling_batch=64, resamples=2, judge="engine openvino"
     )
+    found = image_parity("openvino", executed, simulated, workload.extractor(), workload.reference(), protocol)
+    return found["parity_fd@openvino"]
+
+
+@pytest.fixture
+def images() -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (64, *workload.shape), generator=generator, dtype=torch.uint8)
-    same = image_parity("openvino", images, images, workload.extractor(), protocol)["parity_fd@openvino"]
+    return torch.randint(0, 256, (64, *TinyWorkload().shape), generator=generator, dtype=torch.uint8)
+
+
+def test_images_of_both_are_compared(images: Tensor) -> None:
+    same, other = image_metric(images, images), image_metric(images, images // 2)
     assert same.value == pytest.approx(0, abs=1e-6)
-    other = image_parity("openvino", images, images // 2, workload.extractor(), protocol)["parity_fd@openvino"]
     assert other.value > 1e-3
     assert other.n == 64
     assert other.detail["psnr_to_simulation"] < same.detail["psnr_to_simulation"]
+
+
+def test_images_of_another_model_are_not_accepted_and_said(images: Tensor) -> None:
+    flipped = (images.int() + torch.tensor([-1, 1]).repeat(32)[:, None, None, None]).clamp(0, 255).to(torch.uint8)
+    for executed, accepted in ((images, True), (flipped, True), (images // 2, False)):
+        metric = image_metric(executed, images)
+        distances = [metric.value, metric.detail["engine_to_reference"], metric.detail["simulation_to_reference"]]
+        apart, ours, theirs = (math.sqrt(distance) for distance in distances)
+        assert abs(ours - theirs) <= apart + 1e-9  # what the limit stands on
+        assert metric.detail["accepted"] == accepted == (metric.value <= 0.01 * theirs**2)
+        if accepted:
+            assert list(parity_failures({"parity_fd@openvino": metric})) == []
+    (text,) = parity_failures({"parity_fd@openvino": metric})
+    assert text.startswith("Judged are images of openvino, which does not agree with the simulation: its images are ")
+    assert text.endswith("from the real ones; allowed is 1 % of that.")
+    before = metric.model_copy(update={"detail": {"psnr_to_simulation": 30.0}})
+    assert list(parity_failures({"parity_fd@openvino": before})) == []
+
+
+@given(st.floats(0, 10), st.floats(0, 10), st.floats(0, 1e-3))
+def test_the_limit_is_on_how_far_the_judged_distance_can_move(root: float, real: float, more: float) -> None:
+    """One dimension, where the root of the distance of two Gaussians of one variance is that of their means."""
+    simulation = real**2
+    if image_complaint(root**2, simulation) == "":
+        for engine in ((real - root) ** 2, (real + root) ** 2):
+            assert 0.81 * simulation - 1e-9 <= engine <= 1.21 * simulation + 1e-9
+    assert image_complaint(LIMIT * simulation + more + 1e-9, simulation)

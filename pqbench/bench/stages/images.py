@@ -15,13 +15,20 @@ from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
 from pqbench.bench.stages.stored import StoredImages, write_parts, write_tensors
+from pqbench.contracts import Reference
 from pqbench.contracts.context import ProgressCallback
 from pqbench.diffusion.ddim import Denoiser, ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.engines.batches import filling
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_outputs, require_finite
-from pqbench.evaluation.reference import DTYPES, statistics_metadata, statistics_of, statistics_tensors
+from pqbench.evaluation.reference import (
+    DTYPES,
+    read_statistics,
+    statistics_metadata,
+    statistics_of,
+    statistics_tensors,
+)
 from pqbench.files import write_atomically
 from pqbench.quantization.checkpoint import load_checkpoint
 
@@ -131,6 +138,14 @@ def statistics_into(folder: Path, scoring: Scoring, progress: ProgressCallback) 
     # What a user's file was made with is for that file to say.
     libraries = "" if scoring.source is None else scoring.libraries
     write_tensors(folder / STATISTICS, found, statistics_metadata(scoring.extractor, libraries))
+
+
+def statistics_in(folder: Path | None, scoring: Scoring) -> Reference:
+    """The statistics of real images that a `reference` stage left; None: those that are known without one."""
+    if folder is not None:
+        return read_statistics(folder / STATISTICS, scoring.reference_sha256)
+    assert scoring.known is not None, "a reference is known or has a stage"
+    return scoring.known
 
 
 def save_strip(images: Tensor, path: Path) -> None:

@@ -17,7 +17,7 @@ from pqbench.bench.graph import timing_batches
 from pqbench.bench.records import Metric
 from pqbench.bench.stage import Stage
 from pqbench.bench.stages.compress import MODEL
-from pqbench.bench.stages.images import make_images, stored_images
+from pqbench.bench.stages.images import make_images, statistics_in, stored_images
 from pqbench.bench.stages.outputs import Outputs
 from pqbench.contracts.context import ProgressCallback, silent
 from pqbench.contracts.metric import Images, Need
@@ -100,7 +100,9 @@ def parity(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Pro
         simulated.append(make_images(net, job, range(first, min(first + batch, count))))
         progress(min(first + batch, count), count, "images of the simulation")
     executed = stored_images(inputs["images"])[:count]
-    found = image_parity(job.judge.name, executed, torch.cat(simulated), job.scoring.extractor, job.protocol)
+    reference = statistics_in(inputs.get("statistics"), job.scoring)
+    simulation = torch.cat(simulated)
+    found = image_parity(job.judge.name, executed, simulation, job.scoring.extractor, reference, job.protocol)
     write_metrics(found, folder)
 
 
