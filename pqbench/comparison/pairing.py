@@ -29,17 +29,31 @@ class Pairing:
 
 
 def _is_one_rule(records: Sequence[Record], name: str) -> bool:
-    first, *others = (_rule(record, name) for record in records)
-    return all(other == first for other in others)
+    owns = [_own_protocol(record, name) for record in records]
+    first, *others = map(_rule, owns)
+    return all(other == first for other in others) and _have_one_text_each(owns)
 
 
-def _rule(record: Record, name: str) -> dict[str, Any]:
+def _own_protocol(record: Record, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = record.metrics[name].detail.get("protocol", {})
+    return found
+
+
+def _rule(own: dict[str, Any]) -> dict[str, Any]:
     """What a metric's own protocol fixes beside that of the images, which rows are compared under anyway.
 
     Prompts come with seeds, as noise does: those of other seeds do not make another rule.
     """
-    own: dict[str, Any] = record.metrics[name].detail.get("protocol", {})
     return {fact: value for fact, value in own.items() if fact not in ("images", "prompts_sha256")}
+
+
+def _have_one_text_each(owns: Sequence[dict[str, Any]]) -> bool:
+    """Whether images of one protocol, which fixes the seeds, were held against the same prompts.
+
+    Of runs with other seeds, hashes cannot say whether the prompts of common seeds are the same.
+    """
+    prompts = {(own.get("images"), own.get("prompts_sha256")) for own in owns}
+    return len(prompts) == len({images for images, _ in prompts})
 
 
 def pair(a: Sequence[Record], b: Sequence[Record]) -> Pairing:
