@@ -1,7 +1,7 @@
 """Parity of images: what an engine made of the same seeds as its simulation, and whether that is the same model's.
 
-The limit is on what is judged. The root of a Frechet distance is itself a distance (Wasserstein's, of Gaussians), so the
-triangle inequality holds: where engine and simulation are apart by a share s of the simulation's distance to the
+The limit is on what is judged. The root of a Frechet distance is itself a distance (Wasserstein's, of Gaussians), so
+the triangle inequality holds: where engine and simulation are apart by a share s of the simulation's distance to the
 real images, the engine's distance to these is at least (1 - sqrt(s))^2 and at most (1 + sqrt(s))^2 times the
 simulation's, whatever the extractor. At 1 % that is a fifth, about the interval that 1,024 images give the distance of
 the bundled model itself; and it is the worst case, of a difference that points straight at the real images or away.
