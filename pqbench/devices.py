@@ -22,6 +22,12 @@ def graphics_card(device: str) -> str:
     return torch.cuda.get_device_name(torch.device(device))
 
 
+def card_facts(device: str) -> dict[str, str]:
+    """For keys and protocols. Nothing for the CPU, whose facts are from before there were others."""
+    card = graphics_card(device)
+    return {"card": card} if card else {}
+
+
 def driver(version: Path = Path("/sys/module/nvidia/version")) -> str:
     """The version of NVIDIA's driver; empty where it cannot be read."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pqbench.contracts import Workload
 from pqbench.errors import UserError
 from pqbench.registry import Registry
 from pqbench.report.rows import Group, Row, grouped
+from pqbench.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ def find_row(rows: Iterable[FoundRow], name: str) -> FoundRow:
         return found[0]
     if not found:
         labels = list(dict.fromkeys(each.row.label for each in rows))
-        nearest = difflib.get_close_matches(label, labels, n=1, cutoff=0)
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        hint = did_you_mean(label, labels, most=1, cutoff=0)
         raise UserError(f"No finished row is called {name}.{hint} The rows are {', '.join(labels) or 'none'}.")
     choices = ", ".join(f"{each.row.label}@{each.row.precision}#{each.group.protocol}" for each in found)
     raise UserError(f"{name} may be any of {choices}: give one of these.")

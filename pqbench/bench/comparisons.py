@@ -122,10 +122,11 @@ class Comparer:
             if key is not None:
                 self._require(record, key)
         is_own = keys.images == keys.fp_images
+        reference = self._reference(keys.statistics, facts)
         return Outputs(
             features=self.cache.folder(keys.features),
             images=self.cache.folder(keys.images),
-            reference=self._reference(keys.statistics, facts),
+            reference=lambda: reference,
             fp_images=None if is_own else self.cache.folder(keys.fp_images),
             fp_features=None if is_own else self.cache.folder(keys.fp_features),
         ).sources()

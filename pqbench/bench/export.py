@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from pqbench.quantization.checkpoint import load_checkpoint
 from pqbench.quantization.file_audit import FileAudit, audit_file
 from pqbench.report.export_card import ExportFacts, card
 from pqbench.report.rows import quality_protocol
+from pqbench.text import did_you_mean
 
 CARD = "README.md"
 EXAMPLE_ROWS = 16
@@ -144,8 +144,7 @@ def _rows(records: Sequence[Record], name: str, path: Path) -> list[Record]:
     found = [each for each in fits if each.label == label] or [each for each in fits if each.method == label]
     if not found:
         labels = list(dict.fromkeys(each.label for each in records))
-        nearest = difflib.get_close_matches(label, labels, n=1, cutoff=0)
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        hint = did_you_mean(label, labels, most=1, cutoff=0)
         raise UserError(f"No cell of {path} is called {name}.{hint} Its methods are {', '.join(labels) or 'none'}.")
     rows = dict.fromkeys((each.label, each.precision, quality_protocol(each)) for each in found)
     if len(rows) > 1:

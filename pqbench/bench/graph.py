@@ -18,7 +18,7 @@ from pqbench.bench.judge import PARITY_IMAGES
 from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import CalibrationSampler, ImageMetric
-from pqbench.devices import device_of, driver, graphics_card
+from pqbench.devices import card_facts, device_of, driver
 from pqbench.environment import package_versions
 from pqbench.errors import UserError
 from pqbench.methods.composition import Part
@@ -221,17 +221,11 @@ def _facts_of_place(workload_facts: Mapping[str, Any], device: str) -> dict[str,
 
 def _place(device: str) -> dict[str, str]:
     """Another torch rounds differently, and so does another card: outputs are others."""
-    return {"torch": torch.__version__, "device": device, **_card(device)}
-
-
-def _card(device: str) -> dict[str, str]:
-    """Nothing for the CPU, whose keys are from before there were others."""
-    card = graphics_card(device)
-    return {"card": card} if card else {}
+    return {"torch": torch.__version__, "device": device, **card_facts(device)}
 
 
 def _timing(job: Job, model: Stage) -> Stage:
-    card = _card(job.device)
+    card = card_facts(job.device)
     facts = {
         "workload": dict(job.workload_facts),
         "engines": sorted(job.engines),

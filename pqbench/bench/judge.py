@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from pqbench.contracts import Engine
-from pqbench.devices import graphics_card
+from pqbench.devices import card_facts
 from pqbench.environment import cpu_facts, package_versions
 from pqbench.errors import UserError
 from pqbench.evaluation.protocol import SIMULATION
@@ -75,12 +75,11 @@ def choose_judge(
 
 
 def _facts(found: Registered[Engine], device: str) -> dict[str, Any]:
-    card = graphics_card(device)
     return {
         "engine": found.qualified_name,
         "source_hash": found.provenance.source_hash,
         "versions": package_versions(),
         "cpu": {key: value for key, value in cpu_facts().items() if key != "cores"},
         "threads": torch.get_num_threads(),
-        **({"card": card} if card else {}),
+        **card_facts(device),
     }

@@ -20,7 +20,7 @@ from pqbench.bench.progress import RunProgress
 from pqbench.bench.records import Metric
 from pqbench.bench.scoring import Scoring, ScoringRequest, ScoringResolver
 from pqbench.bench.stage import stage_key
-from pqbench.bench.stages.images import STATISTICS, kept_outputs, statistics_into
+from pqbench.bench.stages.images import kept_outputs, statistics_in, statistics_into
 from pqbench.contracts import ImageMetric, Reference, Workload
 from pqbench.contracts.context import ProgressCallback
 from pqbench.contracts.metric import Need
@@ -30,7 +30,6 @@ from pqbench.evaluation.libraries import with_versions
 from pqbench.evaluation.partners import require_partners
 from pqbench.evaluation.prompt_files import GivenPrompts
 from pqbench.evaluation.protocol import ScoreProtocol
-from pqbench.evaluation.reference import read_statistics
 from pqbench.evaluation.scoring import PAIRED, score
 from pqbench.float32 import exact_float32
 from pqbench.registry import Registry
@@ -198,7 +197,7 @@ def _computed(scoring: Scoring, key: str, cache: StageCache, progress: RunProgre
         except CellError as error:
             raise UserError(error.reason) from None
     progress.line(f"{title} {'computed' if ran else 'found in the cache'}")
-    return read_statistics(cache.folder(key) / STATISTICS, scoring.reference_sha256)
+    return statistics_in(cache.folder(key), scoring)
 
 
 def _reported(images: ImageSource, report: ProgressCallback) -> Any:

@@ -107,16 +107,14 @@ def _compared(
 
 
 def _require_metric(runs: list[RunFolder], metric: str) -> None:
-    import difflib
-
     from pqbench.errors import UserError
     from pqbench.report.rows import quality_names
+    from pqbench.text import did_you_mean
 
     records = [record for run in runs for record in run.current_records()]
     known = [name for name in quality_names(records) if any(name in record.metrics for record in records)]
     if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(metric, known, most=1)
         raise UserError(f"--metric {metric} is not a metric of these images.{hint} There are: {', '.join(known)}.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import typing
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pqbench.errors import UserError
+from pqbench.text import did_you_mean
 
 Budget = Literal["quick", "standard", "full"]
 BUDGETS: tuple[Budget, ...] = ("quick", "standard", "full")
@@ -134,7 +134,6 @@ def resolve(component: type, given: Mapping[str, object], budget: Budget) -> dic
 
 def unknown_parameter(owner: str, name: str, known: list[str]) -> str:
     """The sentence for a parameter that does not exist."""
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(name, known)
     listing = ", ".join(known) if known else "none"
     return f"{owner} has no parameter {name!r}.{hint} Its parameters are: {listing}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from pqbench.errors import UserError
 from pqbench.evaluation.extractors import named_extractor
 from pqbench.methods.composition import Part
 from pqbench.methods.grammar import parse_component
+from pqbench.text import did_you_mean
 from pqbench.weights.store import FoundWeights, WeightStore
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def needed_weights(text: str, registry: Registry) -> Weights | None:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), known, n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(name.lower(), known, most=3)
     return f"There is no extractor and no metric {name!r}.{hint} There are: {', '.join(known)}."
 
 

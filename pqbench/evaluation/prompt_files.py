@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pqbench.bench.hashing import digest
 from pqbench.errors import UserError
 from pqbench.evaluation.image_sources import ImageSource
+from pqbench.evaluation.prompts import texts_sha256
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class GivenPrompts:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the texts, as `pqbench.evaluation.prompts.prompts_sha256` takes it of a run with one seed."""
-        return digest([list(self.texts)])
+        """Of the texts, as of a run with one seed."""
+        return texts_sha256([self.texts])
 
 
 def read_prompts(path: Path, images: ImageSource) -> GivenPrompts:

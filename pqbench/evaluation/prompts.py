@@ -19,4 +19,9 @@ def prompts_of(workload: Workload, seed: int, n: int) -> tuple[str, ...]:
 
 def prompts_sha256(workload: Workload, seeds: Sequence[int], n: int) -> str:
     """Hash of the prompts of all seeds, in order. Raises `UserError` as `prompts_of` does."""
-    return digest([list(prompts_of(workload, seed, n)) for seed in seeds])
+    return texts_sha256([prompts_of(workload, seed, n) for seed in seeds])
+
+
+def texts_sha256(prompts: Sequence[Sequence[str]]) -> str:
+    """Hash of prompts, those of each seed by themselves."""
+    return digest([list(texts) for texts in prompts])

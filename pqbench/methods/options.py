@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from pqbench.contracts.parameters import parameters_of, unknown_parameter
 from pqbench.errors import UserError
 from pqbench.methods.roles import ROLES, Choice, Role
+from pqbench.text import did_you_mean
 
 PRECISION_KEYS = ("w", "a")
 
@@ -62,8 +62,7 @@ def _parameter_names(choice: Choice, role: Role) -> list[str]:
 def _unknown(label: str, key: str, choice: Choice) -> str:
     owned = {role: _parameter_names(choice, role) for role in choice}
     everything = [*PRECISION_KEYS, *ROLES, *(name for names in owned.values() for name in names)]
-    near = difflib.get_close_matches(key, dict.fromkeys(everything), n=2)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(key, dict.fromkeys(everything))
     listing = "".join(
         f"; of the {role} {choice[role].name}: {', '.join(names)}" for role, names in owned.items() if names
     )

@@ -71,7 +71,12 @@ class _RoundedWithin(torch.autograd.Function):
         return gradient.masked_fill(outwards, 0.0), None, None
 
 
-def learned_zero_point(latent: Tensor, grid: Grid) -> Tensor:
-    """The zero-point of a latent one: a whole number within the grid, with a straight-through gradient."""
+def learned_zero_point(latent: Tensor | None, grid: Grid, scale: Tensor) -> Tensor:
+    """The zero-point of a latent one: a whole number within the grid, with a straight-through gradient.
+
+    latent   of the shape of `scale`; None: the zero-point is fixed at 0
+    """
+    if latent is None:
+        return torch.zeros_like(scale)
     result: Tensor = _RoundedWithin.apply(latent, grid.low, grid.high)  # type: ignore[no-untyped-call]
     return result

@@ -54,18 +54,13 @@ class TunableOperand(nn.Module):
         if self.input_zero is not None:
             self.input_zero.data = zero_point.detach().reshape(()).float().clone()
 
-    def _zero(self, grid: Grid) -> Tensor:
-        if self.input_zero is None:
-            return torch.zeros_like(self.input_scale)
-        return learned_zero_point(self.input_zero, grid)
-
     def quantized_input(self, x: Tensor) -> Tensor:
         """`x` as the product uses it, with gradients."""
         grid = self.input_grid
         if grid is None:
             return x
-        current = self.quantizer.current
-        return learned_fake_quantize(x, current(self.input_step(), x), current(self._zero(grid), x), grid)
+        current, zero = self.quantizer.current, learned_zero_point(self.input_zero, grid, self.input_scale)
+        return learned_fake_quantize(x, current(self.input_step(), x), current(zero, x), grid)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` on the grid, of the same shape."""
@@ -77,7 +72,7 @@ class TunableOperand(nn.Module):
         self.quantizer.bits = self.a_bits
         grid = self.input_grid
         if grid is not None:
-            self.quantizer.set(self.input_step(), self._zero(grid))
+            self.quantizer.set(self.input_step(), learned_zero_point(self.input_zero, grid, self.input_scale))
         return self.quantizer
 
 

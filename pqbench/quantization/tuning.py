@@ -143,14 +143,8 @@ class TunableLayer(nn.Module):
         activation = self.layer.activation
         if activation.dynamic:
             return per_token(x, grid, activation.token_axis)
-        step, zero = activation.current(self.input_step(), x), activation.current(self._input_zero(grid), x)
-        return learned_fake_quantize(x, step, zero, grid)
-
-    def _input_zero(self, grid: Grid) -> Tensor:
-        """The activation zero-point, () or (S,), with gradients."""
-        if self.input_zero is None:
-            return torch.zeros_like(self.input_scale)
-        return learned_zero_point(self.input_zero, grid)
+        zero = learned_zero_point(self.input_zero, grid, self.input_scale)
+        return learned_fake_quantize(x, activation.current(self.input_step(), x), activation.current(zero, x), grid)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output on its quantized input."""
@@ -164,7 +158,7 @@ class TunableLayer(nn.Module):
         layer.activation.bits = self.a_bits
         grid = self.input_grid
         if grid is not None and not layer.activation.dynamic:
-            layer.activation.set(self.input_step(), self._input_zero(grid))
+            layer.activation.set(self.input_step(), learned_zero_point(self.input_zero, grid, self.input_scale))
         if self.bias is not None:
             layer.bias = self.bias.detach().clone()
         layer.freeze(self.weight, self.weight_step(), self.weight_zero)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
@@ -17,6 +16,7 @@ from pqbench.registry.loader import LoadResult, load
 from pqbench.registry.provenance import Provenance, same_distribution, source_hash
 from pqbench.registry.registered import Failure, Registered
 from pqbench.registry.sources import Source, installed_sources, is_blocked, local_sources, require_known
+from pqbench.text import did_you_mean
 
 if TYPE_CHECKING:
     from pqbench.contracts import (
@@ -177,8 +177,7 @@ class Registry:
 
     def _unknown(self, kind: Kind, name: str) -> str:
         names = self.names(kind)
-        near = difflib.get_close_matches(name.lower().rpartition(":")[2], names, n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name.lower().rpartition(":")[2], names, most=3)
         listing = ", ".join(f"{known} ({', '.join(origins)})" for known, origins in names.items()) or "none"
         failed = "; ".join(map(str, self._third_party.failures))
         broken = f" These plugins could not be loaded: {failed}" if failed else ""

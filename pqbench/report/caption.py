@@ -10,10 +10,10 @@ from typing import Any
 from pqbench.bench.records import Manifest, Metric, Record
 from pqbench.comparison.result import Comparison
 from pqbench.evaluation.steadiness import REPEAT_LIMIT
+from pqbench.evaluation.timing_metrics import ENERGY, PARITY
 from pqbench.report.estimates import Estimate
 from pqbench.report.evidence import Evidence
 from pqbench.report.latency import latency_heading
-from pqbench.report.measures import ENERGY
 from pqbench.report.rows import QUALITY, Group, Row
 from pqbench.report.strongest import full_precision_lines, strongest_line
 from pqbench.text import percent
@@ -79,7 +79,7 @@ def _family(name: str, metric: Metric) -> str:
         return latency_heading(name)
     if name.startswith(ENERGY):
         return f"{latency_heading(name)}: energy"
-    if name.startswith("parity@"):
+    if name.startswith(PARITY):
         return f"parity of {name.partition('@')[2]}"
     if metric.title and "protocol" in metric.detail:
         return metric.title

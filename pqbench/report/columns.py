@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pqbench.errors import UserError
 from pqbench.report.results import NAMES
 from pqbench.report.table import Section, Table
+from pqbench.text import did_you_mean
 
 
 def with_columns(table: Table, patterns: Sequence[str]) -> Table:
@@ -22,8 +22,7 @@ def with_columns(table: Table, patterns: Sequence[str]) -> Table:
     keys = {column.key: None for section in table.sections for column in section.columns}
     for pattern in patterns:
         if not fnmatch.filter(keys, pattern):
-            nearest = difflib.get_close_matches(pattern, keys, n=1, cutoff=0)
-            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            hint = did_you_mean(pattern, keys, most=1, cutoff=0)
             raise UserError(f"No column is called {pattern}.{hint} The columns are {', '.join(keys)}.")
     return replace(table, sections=tuple(_chosen(section, patterns) for section in table.sections))
 

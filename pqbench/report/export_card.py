@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pqbench.bench.records import Metric, Record
+from pqbench.evaluation.timing_metrics import ENERGY
 from pqbench.quantization.file_audit import FileAudit
 from pqbench.report.latency import LATENCY, latency_heading
-from pqbench.report.measures import ENERGY
 from pqbench.report.rows import QUALITY
 
 _VERSIONS = ("pqbench", "openvino", "torch", "numpy")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pqbench.bench.records import Audit, Record
+from pqbench.evaluation.timing_metrics import ENERGY
 from pqbench.report.estimates import Estimate
 from pqbench.report.latency import LATENCY, latency_heading, latency_place
 from pqbench.report.noise import noise_notes, ratio_notes
@@ -13,7 +14,6 @@ from pqbench.report.rows import Group, Row, quality_names
 from pqbench.report.strongest import Line, strongest_line
 from pqbench.report.table import Column
 
-ENERGY = "energy_joules_per_image@"
 MEGABYTE = 1e-6
 IDENTICAL_DB = 100.0
 """The cap of `pqbench.evaluation.paired`: a mean that reaches it comes from images without any difference."""

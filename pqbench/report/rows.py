@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pqbench.bench.records import CHANGING, Manifest, Metric, Record
+from pqbench.evaluation.timing_metrics import ENERGY, PARITY
 from pqbench.methods.precision import Precision
 from pqbench.report.estimates import Estimate, over_seeds
 
 QUALITY = ("fd", "kid", "psnr_to_fp")
 """Metrics of the images, most telling first; the protocol of the first that is there decides a record's section."""
 
-TIMED = ("latency_ms_per_", "energy_joules_per_", "peak_memory_bytes", "parity@")
+TIMED = ("latency_ms_per_", ENERGY, "peak_memory_bytes", PARITY)
 """How the names begin of what the timing of a model leaves."""
 
 

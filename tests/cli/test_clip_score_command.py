@@ -20,18 +20,22 @@ from pqbench.evaluation.metrics import clip_score
 from pqbench.testing.conditional import TinyText
 from pqbench.testing.inception import random_images
 
+RUN = ["run", "-m", "fp", "-n", "8", "--engines", "none", "--metrics", "clip_score", "--json"]
 
-def test_a_run_of_a_text_workload_has_the_column(
-    plugins: Path, tmp_path: Path, clip_files: ClipFiles, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+
+@pytest.fixture
+def here(plugins: Path, tmp_path: Path, clip_files: ClipFiles, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for runs, with a cache of its own, while the plugins and CLIP's files are found."""
     monkeypatch.chdir(plugins)
     monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
-    arguments = ["run", "-m", "fp", "-n", "8", "--engines", "none", "--metrics", "clip_score", "--json"]
-    assert run_command_line([*arguments, "-w", "tiny-text", "-o", str(tmp_path / "run")]) == 0
+    return tmp_path
+
+
+def test_a_run_of_a_text_workload_has_the_column(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line([*RUN, "-w", "tiny-text", "-o", str(here / "run")]) == 0
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     assert cell["clip_score_low"] < cell["clip_score"] < cell["clip_score_high"]
-    assert run_command_line([*arguments, "-w", "tiny", "-o", str(tmp_path / "other")]) == 2
+    assert run_command_line([*RUN, "-w", "tiny", "-o", str(here / "other")]) == 2
     assert "it is for text models, and tiny has no prompts" in capsys.readouterr().err
 
 
@@ -76,20 +80,14 @@ def test_prompts_are_lines_or_a_list_or_go_by_file_names(
     assert shuffled["protocol"] != scores[0]["protocol"]
 
 
-def test_images_of_a_run_with_its_prompts_score_as_the_run_did(
-    plugins: Path, tmp_path: Path, clip_files: ClipFiles, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.chdir(plugins)
-    monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
-    run = ["run", "-m", "fp", "-n", "8", "--engines", "none", "--metrics", "clip_score", "-w", "tiny-text"]
-    assert run_command_line([*run, "-o", str(tmp_path / "run")]) == 0
+def test_images_of_a_run_with_its_prompts_score_as_the_run_did(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line([*RUN, "-w", "tiny-text", "-o", str(here / "run")]) == 0
     capsys.readouterr()
-    (record,) = map(json.loads, (tmp_path / "run" / "records.jsonl").read_text().splitlines())
+    (record,) = map(json.loads, (here / "run" / "records.jsonl").read_text().splitlines())
     key = next(stage["key"] for stage in record["stages"] if stage["stage"] == "sample")
-    images = tmp_path / "images.safetensors"
-    shutil.copy(tmp_path / "cache" / key / "images.safetensors", images)
-    prompts = tmp_path / "prompts.txt"
+    images = here / "images.safetensors"
+    shutil.copy(here / "cache" / key / "images.safetensors", images)
+    prompts = here / "prompts.txt"
     prompts.write_text("\n".join(TinyText().prompts(0, range(8))))
     found = clip_score_of(images, prompts, capsys)
     assert found["metrics"]["clip_score"]["value"] == record["metrics"]["clip_score"]["value"]

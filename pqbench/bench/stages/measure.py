@@ -41,9 +41,7 @@ def score(stage: Stage, folder: Path, inputs: Mapping[str, Path], progress: Prog
     outputs = Outputs(
         features=inputs["features"],
         images=inputs["images"],
-        reference=job.scoring.known,
-        reference_sha256=job.scoring.reference_sha256,
-        statistics=inputs.get("statistics"),
+        reference=lambda: statistics_in(inputs.get("statistics"), job.scoring),
         fp_images=None if is_own else inputs["fp_images"],
         fp_features=None if is_own else inputs["fp_features"],
         prompts=lambda: prompts_of(job.workload, job.seed, job.protocol.n),

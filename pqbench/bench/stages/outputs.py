@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
 
-from pqbench.bench.stages.images import FEATURES, STATISTICS, stored_images
+from pqbench.bench.stages.images import FEATURES, stored_images
 from pqbench.contracts import Reference
 from pqbench.contracts.metric import Need
-from pqbench.evaluation.reference import read_statistics
 from pqbench.evaluation.scoring import Sources
 
 
@@ -22,16 +21,14 @@ from pqbench.evaluation.scoring import Sources
 class Outputs:
     """Folders of finished stages.
 
-    reference     statistics of the real images, unless `statistics` leaves them
+    reference     gives the statistics of the real images
     fp_images     of the full-precision model; None for its own cell
     prompts       gives the prompt of each image, where the model takes text
     """
 
     features: Path
     images: Path
-    reference: Reference | None
-    reference_sha256: str = ""
-    statistics: Path | None = None
+    reference: Callable[[], Reference]
     fp_images: Path | None = None
     fp_features: Path | None = None
     prompts: Callable[[], tuple[str, ...]] | None = None
@@ -43,7 +40,7 @@ class Outputs:
         for name in _names(self.features / FEATURES):
             if name in named:
                 sources[named[name]] = _reader(self.features / FEATURES, name)
-        sources["reference"] = lambda: self._reference
+        sources["reference"] = cache(self.reference)
         if self.fp_images is not None:
             fp_images = self.fp_images
             sources["fp_images"] = lambda: stored_images(fp_images)
@@ -52,14 +49,6 @@ class Outputs:
         if self.prompts is not None:
             sources["prompts"] = self.prompts
         return sources
-
-    @cached_property
-    def _reference(self) -> Reference:
-        if self.statistics is not None:
-            return read_statistics(self.statistics / STATISTICS, self.reference_sha256)
-        if self.reference is None:
-            raise LookupError("There is no reference.")
-        return self.reference
 
 
 def _names(path: Path) -> list[str]:
