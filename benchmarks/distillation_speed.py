@@ -23,7 +23,7 @@ from pqbench.distillation.training import Training, parameter_groups
 from pqbench.methods.precision import Precision
 from pqbench.quantization.tuning import tune
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
-from pqbench.workloads.train_denoiser import ARCHITECTURE
+from pqbench.workloads.training_sets import FASHION
 
 _PRODUCTS = ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm")
 
@@ -65,10 +65,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    size = ARCHITECTURE["sample_size"]
-    x_t = torch.randn(options.batch, ARCHITECTURE["in_channels"], size, size)
+    size = FASHION.architecture["sample_size"]
+    x_t = torch.randn(options.batch, FASHION.architecture["in_channels"], size, size)
     t = torch.randint(0, 1000, (options.batch,))
-    plain = DiffusersDenoiser.from_config(ARCHITECTURE)
+    plain = DiffusersDenoiser.from_config(FASHION.architecture)
     update = iteration(student((x_t[:2], t[:2])), x_t, t)
 
     def full_precision() -> None:

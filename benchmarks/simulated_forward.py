@@ -21,7 +21,7 @@ from pqbench.quantization.layers import activation_quantizers, quantized_layers
 from pqbench.quantization.ranges import minmax, rows
 from pqbench.quantization.scope import quantize_layers
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
-from pqbench.workloads.train_denoiser import ARCHITECTURE
+from pqbench.workloads.training_sets import FASHION
 
 
 def simulated(
@@ -32,7 +32,7 @@ def simulated(
     end_bits: int | None = None,
 ) -> nn.Module:
     """A copy of `source` (None: random weights) quantized to nearest; activations on a grid over -3 ... 3."""
-    net = DiffusersDenoiser.from_config(ARCHITECTURE) if source is None else copy.deepcopy(source)
+    net = DiffusersDenoiser.from_config(FASHION.architecture) if source is None else copy.deepcopy(source)
     quantize_layers(net, precision, example, end_bits=end_bits, attention=whole_scope, split_shortcuts=whole_scope)
     for _, layer in quantized_layers(net):
         if layer.grid is not None:
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--whole-scope", action="store_true", help="attention operands and split shortcuts as well")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    full = DiffusersDenoiser.from_config(ARCHITECTURE)
+    full = DiffusersDenoiser.from_config(FASHION.architecture)
     for batch in options.batch:
         example = torch.randn(batch, 4, 16, 16), torch.full((batch,), 500)
         quantized = simulated(options.precision, example, options.whole_scope)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
     {
         "workload": {
+            "cifar10": "pqbench.workloads.cifar10:Cifar10",
             "fashion": "pqbench.workloads.fashion:Fashion",
             "tiny": "pqbench.testing.tiny:TinyWorkload",
         },

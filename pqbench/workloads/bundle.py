@@ -1,6 +1,6 @@
 """Make the files of a bundled workload from a training folder.
 
-    python -m pqbench.workloads.bundle fashion --data FOLDER --training FOLDER
+    python -m pqbench.workloads.bundle NAME --data FOLDER --training FOLDER
 
 The training folder holds what `train_denoiser` and `train_extractor` wrote. The command copies the weights, computes
 the reference statistics from the data, samples the full-precision model to set its acceptance windows, and writes
@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ from pqbench.contracts.workload import Extractor
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_features
 from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
+from pqbench.float32 import exact_float32
 from pqbench.workloads.acceptance import PURPOSE, RULE, measure_windows
 from pqbench.workloads.assets import CARD, file_sha256
-from pqbench.workloads.datasets import fashion_mnist
-from pqbench.workloads.fashion import DENOISER, EXTRACTOR, REFERENCE, SAMPLER, Fashion
-from pqbench.workloads.fashion_extractor import FashionExtractor
+from pqbench.workloads.bundled import DENOISER, EXTRACTOR, REFERENCE, SAMPLER
 from pqbench.workloads.model_card import render
+from pqbench.workloads.training_sets import TRAINING_SETS, TrainingSet
 
 MODEL_CARD = "MODEL_CARD.md"
 KEPT_FEATURES = 10_000
@@ -41,17 +41,33 @@ COUNTS = (256, 512, 1024, 2048, 5000)
 POOL = 8192
 
 
-def bundle(data: Path, training: Path, out: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
-    """Write all files of `fashion` into `out` and return its card."""
+@dataclass(frozen=True)
+class Job:
+    """What to make files of.
+
+    training   what the denoiser and the extractor were trained on
+    data       folder with the data set's official files
+    trained    folder that the training commands wrote
+    device     on which images are sampled and features taken
+    """
+
+    training: TrainingSet
+    data: Path
+    trained: Path
+    device: str = "cpu"
+
+
+def bundle(job: Job, out: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
+    """Write all files of a workload into `out` and return its card."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         staging = Path(temporary)
         for name in (DENOISER, EXTRACTOR):
-            _copy(training / name, staging / name)
-        floor = _write_reference(data, staging)
-        card = _facts(staging, floor)
+            _copy(job.trained / name, staging / name)
+        reference, floor = _write_reference(job, staging)
+        card = _facts(job.training, staging, reference, floor)
         _write_card(card, staging)
-        card["acceptance"] = _acceptance(staging, counts, pool)
+        card["acceptance"] = _acceptance(job, staging, counts, pool)
         _write_card(card, staging)
         for name in (DENOISER, EXTRACTOR, REFERENCE, CARD, MODEL_CARD):
             (staging / name).chmod(0o644)  # safetensors writes files that only their owner can read
@@ -66,12 +82,17 @@ def _copy(source: Path, target: Path) -> None:
         raise UserError(f"{source} cannot be read ({error.strerror}): run the training commands first.") from None
 
 
-def _write_reference(data: Path, folder: Path) -> dict[str, float]:
-    """Write the statistics of the training images; return the distance that real images have, the test images."""
-    net = FashionExtractor().eval().requires_grad_(False)
+@exact_float32()
+def _write_reference(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """Write the statistics of the training images.
+
+    Returns what the card says of them, and the distance that real images have, the test images.
+    """
+    workload = job.training.workload
+    net = workload.classifier().eval().requires_grad_(False)
     net.load_state_dict(load_file(folder / EXTRACTOR))
-    extractor = Extractor(net, Fashion.name, "")
-    features = extract_features(extractor, fashion_mnist(data, "train")[0])
+    extractor = Extractor(net.to(job.device), workload.name, "")
+    features = extract_features(extractor, job.training.read(job.data, "train")[0])
     kept = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:KEPT_FEATURES]
     train = _statistics(features)
     tensors = {
@@ -81,9 +102,10 @@ def _write_reference(data: Path, folder: Path) -> dict[str, float]:
         "n": torch.tensor(train.n),
     }
     save_file(tensors, folder / REFERENCE)
-    test = _statistics(extract_features(extractor, fashion_mnist(data, "test")[0]))
+    test = _statistics(extract_features(extractor, job.training.read(job.data, "test")[0]))
     fd = frechet_distance(test.mean, test.covariance, train.mean, train.covariance)
-    return {"images": test.n, "fd": round(fd, 4)}
+    reference = {"split": "train", "images": train.n, "kept_features": len(kept), "features": features.shape[1]}
+    return reference, {"images": test.n, "fd": round(fd, 4)}
 
 
 def _statistics(features: Tensor) -> FeatureStatistics:
@@ -92,36 +114,41 @@ def _statistics(features: Tensor) -> FeatureStatistics:
     return statistics
 
 
-def _facts(folder: Path, floor: Mapping[str, float]) -> dict[str, Any]:
+def _facts(
+    training: TrainingSet, folder: Path, reference: Mapping[str, Any], floor: Mapping[str, float]
+) -> dict[str, Any]:
     """The card, still without acceptance windows."""
     denoiser, extractor = _metadata(folder / DENOISER), _metadata(folder / EXTRACTOR)
     recipe = json.loads(denoiser["recipe"])
     iterations = int(denoiser["iterations"])
     weights = load_file(folder / DENOISER)
+    (stored,) = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}
     return {
-        "workload": Fashion.name,
+        "workload": training.workload.name,
         "data": {
-            "name": "Fashion-MNIST",
-            "source": "https://github.com/zalandoresearch/fashion-mnist",
-            "license": "MIT",
-            "train_images": 60_000,
-            "preparation": "28x28 padded to 32x32 with black, folded to 4 x 16 x 16 (space-to-depth by 2), [-1, 1]",
+            "name": training.title,
+            "source": training.source,
+            "license": training.license,
+            "train_images": reference["images"],
+            "preparation": training.preparation,
         },
         "architecture": json.loads(denoiser["architecture"]),
         "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "stored": stored,
         "recipe": recipe,
         "iterations": iterations,
         "images_seen": iterations * recipe["batch"],
         "final_loss": float(denoiser["loss"]),
         "complete": iterations == recipe["images"] // recipe["batch"],
-        "steps": Fashion.steps,
+        "trained_on": denoiser.get("device", "CPU"),
+        "steps": training.workload.steps,
         "sampler": SAMPLER,
         "extractor": {
-            "features": 64,
+            "features": reference["features"],
             "recipe": json.loads(extractor["recipe"]),
             "test_accuracy": float(extractor["test_accuracy"]),
         },
-        "reference": {"split": "train", "images": 60_000, "kept_features": KEPT_FEATURES},
+        "reference": {key: reference[key] for key in ("split", "images", "kept_features")},
         "floor": dict(floor),
         "acceptance": {"rule": RULE, "pool": 0, "windows": []},
         "made_with": {"torch": torch.__version__},
@@ -137,9 +164,13 @@ def _metadata(path: Path) -> dict[str, str]:
         raise UserError(f"{path} is not a complete safetensors file ({error}): train again.") from None
 
 
-def _acceptance(folder: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
-    staged = type("Staged", (Fashion,), {"folder": folder})()
-    windows = measure_windows(staged, counts, pool, lambda done: print(f"\r{done}/{pool} images", end="", flush=True))
+def _acceptance(job: Job, folder: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
+    staged = type("Staged", (job.training.workload,), {"folder": folder})()
+
+    def tell(done: int) -> None:
+        print(f"\r{done}/{pool} images", end="", flush=True)
+
+    windows = measure_windows(staged, counts, pool, tell, job.device)
     print()
     rounded = [
         {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(window).items()}
@@ -156,16 +187,19 @@ def _write_card(card: Mapping[str, Any], folder: Path) -> None:
 def main() -> int:
     """Parse the command line, bundle, and print the windows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("workload", choices=[Fashion.name])
-    parser.add_argument("--data", type=Path, required=True, help="folder with the idx files of Fashion-MNIST")
+    parser.add_argument("workload", choices=sorted(TRAINING_SETS))
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data set's official files")
     parser.add_argument("--training", type=Path, required=True, help="folder that the training commands wrote")
-    parser.add_argument("--out", type=Path, default=Fashion.folder, help="folder for the files (the package's own)")
+    parser.add_argument("--out", type=Path, help="folder for the files [default: the package's own]")
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="image counts that get a window")
     parser.add_argument("--pool", type=int, default=POOL, help="images sampled to set the windows")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
+    training = TRAINING_SETS[options.workload]
+    job = Job(training, options.data, options.training, options.device)
     try:
         counts = [int(count) for count in options.counts.split(",")]
-        card = bundle(options.data, options.training, options.out, counts, options.pool)
+        card = bundle(job, options.out or training.workload.folder, counts, options.pool)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -23,6 +23,12 @@ _FASHION_FILES: dict[Split, tuple[str, str]] = {
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
 
+_CIFAR10_FILES: dict[Split, tuple[str, ...]] = {
+    "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
+_CIFAR10_SHAPE = (3, 32, 32)
+
 
 def read_idx(path: Path) -> np.ndarray:
     """Read one gzip-compressed idx file of unsigned bytes (LeCun's MNIST format).
@@ -54,3 +60,27 @@ def fashion_mnist(folder: Path, split: Split) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(read_idx(folder / images_name).copy())
     labels = torch.from_numpy(read_idx(folder / labels_name).astype(np.int64))
     return torch.nn.functional.pad(images, (2, 2, 2, 2)).unsqueeze(1), labels
+
+
+def cifar10(folder: Path, split: Split) -> tuple[Tensor, Tensor]:
+    """CIFAR-10 (Krizhevsky, 2009) from its binary version: data_batch_1.bin and the others.
+
+    The version for Python is not read: its files are pickles. Returns images (N, 3, 32, 32) uint8 and labels (N,)
+    int64. Raises `UserError` when a file is missing or truncated.
+    """
+    records = np.concatenate([_cifar10_records(folder / name) for name in _CIFAR10_FILES[split]])
+    images = torch.from_numpy(records[:, 1:].reshape(-1, *_CIFAR10_SHAPE))
+    return images, torch.from_numpy(records[:, 0].astype(np.int64))
+
+
+def _cifar10_records(path: Path) -> np.ndarray:
+    """The records of one file, (N, 1 + 3072) uint8: a label, then red, green and blue, row by row."""
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist: pass --data the folder of CIFAR-10's binary version (cifar-10-batches-bin)."
+        )
+    data = np.fromfile(path, dtype=np.uint8)
+    size = 1 + int(np.prod(_CIFAR10_SHAPE))
+    if not data.size or data.size % size:
+        raise UserError(f"{path} has {data.size} bytes, no multiple of {size}: it is truncated, download it again.")
+    return data.reshape(-1, size)

@@ -6,27 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 _TEMPLATE = """\
-# `{workload}`: a small denoiser of Fashion-MNIST
+# `{workload}`: a small denoiser of {data[name]}
 
 Made for benchmarking compression methods, not for making pictures. Written by `python -m pqbench.workloads.bundle` from
 card.json; change that, not this.
 
 ## Model
-- diffusers `UNet2DModel`, {parameters:,} parameters, block_out_channels {channels}, predicts epsilon
+- diffusers `UNet2DModel`, {parameters:,} parameters, block_out_channels {channels}, predicts epsilon;
+  weights stored in {stored}, used in float32
 - sampler: {sampler}; {steps} steps
 - schedule: linear betas from {recipe[beta_start]} to {recipe[beta_end]}, T = {recipe[train_steps]}
 
 ## Data
-[{data[name]}]({data[source]}) ({data[license]} licence), {data[train_images]:,} training images; {data[preparation]}.
+[{data[name]}]({data[source]}) ({data[license]}), {data[train_images]:,} training images; {data[preparation]}.
 The data set does not ship with pqbench.
 
 ## Training
-{images_seen:,} images in {iterations:,} iterations of {recipe[batch]}; AdamW, peak learning rate {recipe[peak_lr]},
-running average {recipe[ema]}, seed {recipe[seed]}. Training loss at the end: {final_loss}.{warning}
+{images_seen:,} images in {iterations:,} iterations of {recipe[batch]}{mirrored}; AdamW, peak learning rate
+{recipe[peak_lr]}, running average {recipe[ema]}, seed {recipe[seed]}, arithmetic in {floats}, on one {trained_on}.
+Training loss at the end: {final_loss}.{warning}
 
-    python -m pqbench.workloads.train_denoiser --data FOLDER --out TRAINING
-    python -m pqbench.workloads.train_extractor --data FOLDER --out TRAINING
-    python -m pqbench.workloads.bundle fashion --data FOLDER --training TRAINING
+    python -m pqbench.workloads.train_denoiser {workload} --data FOLDER --out TRAINING{options}
+    python -m pqbench.workloads.train_extractor {workload} --data FOLDER --out TRAINING
+    python -m pqbench.workloads.bundle {workload} --data FOLDER --training TRAINING
 
 ## Distance
 FD and KID are taken on the {extractor[features]} features of a small classifier trained on the same data
@@ -49,10 +51,19 @@ def render(card: Mapping[str, Any]) -> str:
     return _TEMPLATE.format(
         **card,
         channels=tuple(card["architecture"]["block_out_channels"]),
+        mirrored=", half of them mirrored" if card["recipe"].get("mirror") else "",
+        floats=card["recipe"].get("floats", "float32"),
+        options=_options(card),
         warning="" if card["complete"] else "\n**These weights are from an unfinished training run.**",
         windows=_windows(card["acceptance"]["windows"]),
         files=_table(("file", "sha256"), [(name, f"`{value}`") for name, value in sorted(card["sha256"].items())]),
     )
+
+
+def _options(card: Mapping[str, Any]) -> str:
+    """What the training command takes beside the defaults of the training set."""
+    images = f" --images {card['recipe']['images']}"
+    return images if card["trained_on"] == "CPU" else f"{images} --device cuda --compile"
 
 
 def _windows(windows: list[dict[str, Any]]) -> str:

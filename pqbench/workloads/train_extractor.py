@@ -1,59 +1,57 @@
-"""Train the extractor of the bundled `fashion` workload: a classifier whose features carry its distances.
+"""Train the extractor of a bundled workload: a classifier whose features carry its distances.
 
-    python -m pqbench.workloads.train_extractor --data FOLDER --out FOLDER
+    python -m pqbench.workloads.train_extractor fashion --data FOLDER --out FOLDER
 
 Writes extractor.safetensors with the recipe and the accuracy on the test images in its metadata. About ten minutes on
-one core; an interrupted run starts afresh.
+one core for `fashion`; an interrupted run starts afresh.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pqbench.workloads.datasets import fashion_mnist
-from pqbench.workloads.fashion_extractor import FashionExtractor
+from pqbench.errors import UserError
+from pqbench.workloads.training_sets import TRAINING_SETS, ExtractorRecipe
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the trained weights, besides the data."""
+def batches(images: Tensor, labels: Tensor, recipe: ExtractorRecipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order, each batch moved by up to `shift` pixels, its border repeated, and mirrored at random.
 
-    epochs: int = 8
-    batch: int = 128
-    peak_lr: float = 4e-3
-    weight_decay: float = 5e-4
-    warmup_share: float = 0.2
-    label_smoothing: float = 0.05
-    seed: int = 0
-
-
-def batches(images: Tensor, labels: Tensor, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order, each batch shifted by up to two pixels.
-
-    Nothing is mirrored: features that do not see a mirrored shoe would not see a denoiser that draws one.
+    Batches rather than images are moved: that is a view of the padded batch.
     """
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
     order = torch.randperm(len(images), generator=generator)
-    for index in torch.split(order, recipe.batch):
+    edge, (height, width) = recipe.shift, images.shape[2:]
+    for chosen in torch.split(order, recipe.batch):
+        index = chosen.to(images.device)
         batch = images[index]
-        down, right = (int(torch.randint(-2, 3, (), generator=generator)) for _ in range(2))
-        # The data set's images have a black border of two pixels: rolling them moves nothing around the edge.
-        yield batch.roll((down, right), (2, 3)), labels[index]
+        if recipe.mirror:
+            mirrored = torch.rand(len(batch), 1, 1, 1, generator=generator) < 0.5
+            batch = torch.where(mirrored.to(images.device), batch.flip(3), batch)
+        down, right = (int(torch.randint(0, 2 * edge + 1, (), generator=generator)) for _ in range(2))
+        padded = nn.functional.pad(batch.float(), (edge,) * 4, mode="replicate")
+        yield padded[:, :, down : down + height, right : right + width], labels[index]
 
 
-def train(images: Tensor, labels: Tensor, recipe: Recipe) -> FashionExtractor:
-    """Train with AdamW on a one-cycle schedule; returns the net in evaluation mode."""
-    torch.manual_seed(recipe.seed)
-    net = FashionExtractor().train()
+def train(net: Any, images: Tensor, labels: Tensor, recipe: ExtractorRecipe) -> None:
+    """Train with AdamW on a one-cycle schedule; leaves the net in evaluation mode.
+
+    net      an extractor with `logits`, on the device of the data
+    images   (N, C, H, W) uint8
+    labels   (N,) int64
+    """
+    net.train()
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
@@ -71,39 +69,52 @@ def train(images: Tensor, labels: Tensor, recipe: Recipe) -> FashionExtractor:
             optimizer.step()
             schedule.step()
         print(f"epoch {epoch + 1}/{recipe.epochs}  {time.monotonic() - started:.0f} s", flush=True)
-    return net.eval()
+    net.eval()
 
 
 @torch.no_grad()
-def accuracy(net: FashionExtractor, images: Tensor, labels: Tensor) -> float:
-    """Share of the images that the classifier names rightly."""
+def accuracy(net: Any, images: Tensor, labels: Tensor) -> float:
+    """Share of the images (N, C, H, W) uint8 that the classifier names rightly."""
     parts = zip(torch.split(images, 500), torch.split(labels, 500), strict=True)
     hits = [int(net.logits(batch).argmax(1).eq(target).sum()) for batch, target in parts]
     return sum(hits) / len(images)
 
 
-def save(net: FashionExtractor, recipe: Recipe, test_accuracy: float, path: Path) -> None:
+def save(net: nn.Module, recipe: ExtractorRecipe, test_accuracy: float, path: Path) -> None:
     """Write the weights through a temporary file, so that no half-written one is ever found at `path`."""
     metadata = {"recipe": json.dumps(asdict(recipe)), "test_accuracy": f"{test_accuracy:.4f}"}
     temporary = path.with_suffix(".tmp")
-    save_file(net.state_dict(), temporary, metadata)
+    save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, temporary, metadata)
     temporary.replace(path)
 
 
-def main() -> None:
+def main() -> int:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with the idx files of Fashion-MNIST")
+    parser.add_argument("workload", choices=sorted(TRAINING_SETS))
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data set's official files")
     parser.add_argument("--out", type=Path, required=True, help="folder for extractor.safetensors")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--epochs", type=int, help="[default: the recipe's]")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
-    recipe = Recipe(epochs=options.epochs)
+    training = TRAINING_SETS[options.workload]
+    recipe = training.extractor_recipe
+    if options.epochs:
+        recipe = replace(recipe, epochs=options.epochs)
+    try:
+        seen, unseen = training.read(options.data, "train"), training.read(options.data, "test")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    net = train(*fashion_mnist(options.data, "train"), recipe)
-    test_accuracy = accuracy(net, *fashion_mnist(options.data, "test"))
+    torch.manual_seed(recipe.seed)
+    net = training.workload.classifier().to(options.device)
+    train(net, seen[0].to(options.device), seen[1].to(options.device), recipe)
+    test_accuracy = accuracy(net, unseen[0].to(options.device), unseen[1].to(options.device))
     save(net, recipe, test_accuracy, options.out / "extractor.safetensors")
     print(f"accuracy on the test images: {test_accuracy:.4f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

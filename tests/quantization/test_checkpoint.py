@@ -122,12 +122,12 @@ def test_nothing_that_can_be_derived_is_stored(quantized: Maker, path: Path) -> 
 
 def test_w4_of_the_bundled_architecture_is_seven_times_smaller(tmp_path: Path) -> None:
     from pqbench.workloads.diffusers_net import DiffusersDenoiser
-    from pqbench.workloads.train_denoiser import ARCHITECTURE
+    from pqbench.workloads.training_sets import FASHION
 
-    net = DiffusersDenoiser.from_config(ARCHITECTURE)
+    net = DiffusersDenoiser.from_config(FASHION.architecture)
     save_checkpoint(net, tmp_path / "fp")
     for symmetric in (True, False):
-        copy = DiffusersDenoiser.from_config(ARCHITECTURE)
+        copy = DiffusersDenoiser.from_config(FASHION.architecture)
         example = torch.randn(1, 4, 16, 16), torch.tensor([10])
         quantize_layers(copy, Precision(4, 4), example, end_bits=8, w_symmetric=symmetric)
         save_checkpoint(freeze(copy), tmp_path / "w4")

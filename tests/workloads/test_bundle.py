@@ -20,9 +20,11 @@ from pqbench.testing.tiny import TinyWorkload
 from pqbench.workloads import bundle as bundling
 from pqbench.workloads import train_extractor
 from pqbench.workloads.acceptance import measure_windows, window
+from pqbench.workloads.bundled import DENOISER
 from pqbench.workloads.datasets import fashion_mnist
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
-from pqbench.workloads.fashion import DENOISER, Fashion
+from pqbench.workloads.fashion import Fashion
+from pqbench.workloads.training_sets import FASHION, ExtractorRecipe
 
 ARCHITECTURE = {
     "sample_size": 16,
@@ -70,8 +72,9 @@ def training(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "architecture": json.dumps(ARCHITECTURE), "recipe": json.dumps(RECIPE), "iterations": "1", "loss": "0.5",
         }  # fmt: skip
         save_file(net.state_dict(), folder / DENOISER, metadata)
-        recipe = train_extractor.Recipe(epochs=2, batch=20)
-        extractor = train_extractor.train(*fashion_mnist(data, "train"), recipe)
+        recipe = ExtractorRecipe(epochs=2, batch=20)
+        extractor = Fashion.classifier()
+        train_extractor.train(extractor, *fashion_mnist(data, "train"), recipe)
     accuracy = train_extractor.accuracy(extractor, *fashion_mnist(data, "test"))
     assert accuracy > 0.9
     train_extractor.save(extractor, recipe, accuracy, folder / "extractor.safetensors")
@@ -81,7 +84,7 @@ def training(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def workload(data: Path, training: Path, tmp_path_factory: pytest.TempPathFactory) -> Fashion:
     out = tmp_path_factory.mktemp("out") / "fashion"
-    bundling.bundle(data, training, out, counts=[8, 24], pool=24)
+    bundling.bundle(bundling.Job(FASHION, data, training), out, counts=[8, 24], pool=24)
     return type("Bundled", (Fashion,), {"folder": out})()
 
 
@@ -105,14 +108,14 @@ def test_the_card_states_what_was_bundled(workload: Fashion) -> None:
 
 
 def test_bundling_again_gives_the_same_bytes(workload: Fashion, data: Path, training: Path, tmp_path: Path) -> None:
-    bundling.bundle(data, training, tmp_path / "again", counts=[8, 24], pool=24)
+    bundling.bundle(bundling.Job(FASHION, data, training), tmp_path / "again", counts=[8, 24], pool=24)
     for path in workload.folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_training_folder_without_weights_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoiser\.safetensors cannot be read .*training commands"):
-        bundling.bundle(data, tmp_path, tmp_path / "out", counts=[2], pool=2)
+        bundling.bundle(bundling.Job(FASHION, data, tmp_path), tmp_path / "out", counts=[2], pool=2)
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -10,7 +10,8 @@ from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_features
-from pqbench.workloads.fashion import DENOISER, EXTRACTOR, REFERENCE, Fashion
+from pqbench.workloads.bundled import DENOISER, EXTRACTOR, REFERENCE
+from pqbench.workloads.fashion import Fashion
 from pqbench.workloads.model_card import render
 
 
