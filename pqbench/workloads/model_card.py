@@ -63,7 +63,7 @@ def render(card: Mapping[str, Any]) -> str:
 def _options(card: Mapping[str, Any]) -> str:
     """What the training command takes beside the defaults of the training set."""
     images = f" --images {card['recipe']['images']}"
-    return images if card["trained_on"] == "CPU" else f"{images} --device cuda --compile"
+    return images if card["trained_on"] == "CPU" else f"{images} --device cuda"
 
 
 def _windows(windows: list[dict[str, Any]]) -> str:
