@@ -1,0 +1,168 @@
+"""Training of the bundled workloads: exact resumption, what is written, and CIFAR-10's own files."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from pqbench.errors import UserError
+from pqbench.workloads import train_denoiser, train_extractor
+from pqbench.workloads.datasets import cifar10
+from pqbench.workloads.train_denoiser import Trainer, learning_rate, train
+from pqbench.workloads.training_sets import CIFAR10, ExtractorRecipe, Recipe, TrainingSet
+
+ARCHITECTURE = {
+    "sample_size": 32,
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 1,
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"],
+    "attention_head_dim": 8,
+    "norm_num_groups": 4,
+}
+RECIPE = Recipe(images=32, batch=4, warmup_iterations=2, mirror=True)
+SMALL = replace(CIFAR10, architecture=ARCHITECTURE, recipe=RECIPE)
+RECORD = 1 + 3 * 32 * 32
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10's six files, with eight random records each."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
+        records = rng.integers(0, 256, (8, RECORD), dtype=np.uint8)
+        records[:, 0] %= 10
+        records.tofile(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("floats", ["float32", "bfloat16"])
+def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(
+    images: torch.Tensor, tmp_path: Path, floats: str
+) -> None:
+    recipe = replace(RECIPE, floats=floats)
+    whole = Trainer(SMALL, recipe, tmp_path, "cpu")
+    for _ in range(3):
+        whole.step(images)
+    whole.save()
+    resumed = Trainer(SMALL, replace(recipe, seed=1), tmp_path, "cpu")
+    resumed.resume()
+    assert (resumed.iteration, resumed.recipe) == (3, recipe)
+    train(whole, images)
+    train(resumed, images)
+    assert whole.iteration == resumed.iteration == 8
+    assert all(torch.equal(whole.ema[name], average) for name, average in resumed.ema.items())
+
+
+def test_the_optimisers_weights_keep_what_bfloat16_would_round_away(images: torch.Tensor, tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, replace(RECIPE, floats="bfloat16", peak_lr=1e-6), tmp_path, "cpu")
+    before = {name: weight.detach().clone() for name, weight in trainer.weights.items()}
+    trainer.step(images)
+    computed = dict(trainer.net.named_parameters())
+    assert {weight.dtype for weight in computed.values()} == {torch.bfloat16}
+    # AdamW's first step moves each weight by the learning rate, half of peak_lr: far less than bfloat16 resolves.
+    name = "conv_in.weight"
+    moved = (trainer.weights[name] - before[name]).abs()
+    assert 2e-7 < moved.mean() < 1e-6
+    assert torch.equal(computed[name], trainer.weights[name].bfloat16())
+
+
+def test_the_exported_weights_are_the_average_in_the_type_that_ships(images: torch.Tensor, tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, RECIPE, tmp_path, "cpu")
+    train(trainer, images)
+    stored = load_file(tmp_path / "denoiser.safetensors")
+    for name, tensor in stored.items():
+        assert tensor.dtype == torch.float16
+        assert torch.equal(tensor, trainer.ema[name].half())
+    with safe_open(tmp_path / "denoiser.safetensors", "pt") as file:
+        assert file.metadata()["iterations"] == "8"
+
+
+def test_a_batch_is_what_its_iteration_says(images: torch.Tensor, tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, replace(RECIPE, batch=64), tmp_path, "cpu")
+    x_t, t, noise = trainer.batch_at(images, 5)
+    again = trainer.batch_at(images, 5)
+    assert all(map(torch.equal, (x_t, t, noise), again))
+    assert not torch.equal(noise, trainer.batch_at(images, 6)[2])
+    abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[t].view(-1, 1, 1, 1)
+    x_0 = (x_t - (1 - abar).sqrt() * noise) / abar.sqrt()
+    pixels = ((x_0 + 1) * 127.5)[abar.flatten() > 0.01].round()
+    known = torch.cat([images, images.flip(3)]).double()
+    nearest = (pixels[:, None] - known[None]).abs().amax((2, 3, 4)).min(1)
+    assert (nearest.values <= 1).all()
+    assert (nearest.indices < 40).any()
+    assert (nearest.indices >= 40).any()
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
+    recipe = Recipe(images=6400, batch=64, warmup_iterations=10, decay_share=0.5, peak_lr=1.0)
+    rates = [learning_rate(recipe, iteration) for iteration in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:51] == [1.0] * 42
+    assert rates[75] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.02)
+
+
+def test_the_time_that_training_may_take_decides_its_images(
+    images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_denoiser, "_RATE_AFTER", 2)
+    monkeypatch.setattr(train_denoiser, "_RATE_OVER", 2)
+    clock = iter(range(1000))
+    monkeypatch.setattr(train_denoiser.time, "monotonic", lambda: float(next(clock)))
+    trainer = Trainer(SMALL, replace(RECIPE, images=4000), tmp_path, "cpu")
+    train(trainer, images, minutes=0.25)
+    # The clock ticks once between the two readings, for two iterations; at that rate 13 s are left after four of them.
+    assert trainer.iteration == 4 + 26
+    assert trainer.recipe.images == 4 * 30
+
+
+def test_cifar10_is_read_from_its_binary_version(data: Path) -> None:
+    images, labels = cifar10(data, "train")
+    assert images.shape == (40, 3, 32, 32)
+    raw = (data / "data_batch_2.bin").read_bytes()[3 * RECORD : 4 * RECORD]
+    assert labels[11] == raw[0]
+    # Row by row, red before green: byte 1 + 1024 * channel + 32 * row + column.
+    assert images[11, 1, 5, 7] == raw[1 + 1024 + 32 * 5 + 7]
+    assert len(cifar10(data, "test")[0]) == 8
+
+
+def test_a_truncated_or_missing_file_is_one_sentence(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"test_batch\.bin does not exist.*binary version"):
+        cifar10(tmp_path, "test")
+    (tmp_path / "test_batch.bin").write_bytes((data / "test_batch.bin").read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"test_batch\.bin has 24583 bytes.*truncated"):
+        cifar10(tmp_path, "test")
+
+
+def test_the_commands_train_and_say_what_is_missing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small: TrainingSet = replace(SMALL, extractor_recipe=ExtractorRecipe(epochs=1, batch=20, shift=4, mirror=True))
+    for module in (train_denoiser, train_extractor):
+        monkeypatch.setattr(module, "TRAINING_SETS", {"cifar10": small})
+        monkeypatch.setattr(sys, "argv", ["train", "cifar10", "--data", str(data), "--out", str(tmp_path / "out")])
+        assert module.main() == 0
+        monkeypatch.setattr(sys, "argv", ["train", "cifar10", "--data", "nowhere", "--out", str(tmp_path / "none")])
+        assert module.main() == 1
+        assert "does not exist" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "denoiser.safetensors", "training.safetensors", "extractor.safetensors",
+    }  # fmt: skip
+    net = CIFAR10.workload.classifier()
+    net.load_state_dict(load_file(tmp_path / "out" / "extractor.safetensors"))
