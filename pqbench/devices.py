@@ -1,4 +1,4 @@
-"""Where a net is, and which card that is."""
+"""Where a net is, which card that is, and whether there is one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
+from pqbench.errors import UserError
+
+
+def require_usable_device(device: str) -> None:
+    """Raise `UserError` for a device that is unknown or that this machine lacks."""
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device {device} is not known: use cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
 
 
 def device_of(net: nn.Module) -> torch.device:

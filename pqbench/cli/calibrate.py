@@ -19,7 +19,6 @@ from pqbench.cli.request import (
     WorkloadName,
     build_registry,
     given_path,
-    require_usable_device,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ def calibrate(
 
     from pqbench.bench.cache import StageCache, default_cache_folder
     from pqbench.bench.calibrate import CalibrationRequest, draw_set
+    from pqbench.devices import require_usable_device
 
     _require_free(output, force)
     require_usable_device(device)

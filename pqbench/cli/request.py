@@ -99,6 +99,7 @@ def build_request(
     """The request behind the options. Raises `UserError` for options that mean nothing."""
     from pqbench.bench.plan import Request, parse_seeds
     from pqbench.bench.scoring import ScoringRequest
+    from pqbench.devices import require_usable_device
 
     require_usable_device(device)
     return Request(
@@ -121,19 +122,6 @@ def build_scoring(
     from pqbench.bench.scoring import ScoringRequest
 
     return ScoringRequest(metrics, protocol, reference, weights, "float16" if half_features else "float32")
-
-
-def require_usable_device(device: str) -> None:
-    """Raise `UserError` for a device that is unknown or that this machine lacks."""
-    from pqbench.errors import UserError
-
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device {device} is not known: use cpu or cuda.")
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("--device cuda: no CUDA device is available to this torch; use --device cpu.")
 
 
 def with_ablation(methods: str, ablation: str | None, budget: BudgetName, registry: Registry) -> str:

@@ -22,7 +22,6 @@ from pqbench.cli.request import (
     build_registry,
     build_scoring,
     given_path,
-    require_usable_device,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +74,7 @@ def score(
 
     from pqbench.bench.cache import StageCache, default_cache_folder
     from pqbench.bench.score_images import Judged, score_images
+    from pqbench.devices import require_usable_device
     from pqbench.evaluation.image_sources import open_images
     from pqbench.evaluation.prompt_files import read_prompts
 

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pqbench.contracts.workload import Extractor
+from pqbench.devices import require_usable_device
 from pqbench.errors import UserError
 from pqbench.evaluation.features import extract_features
 from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
@@ -198,6 +199,7 @@ def main() -> int:
     training = TRAINING_SETS[options.workload]
     job = Job(training, options.data, options.training, options.device)
     try:
+        require_usable_device(options.device)
         counts = [int(count) for count in options.counts.split(",")]
         card = bundle(job, options.out or training.workload.folder, counts, options.pool)
     except UserError as error:

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pqbench.devices import require_usable_device
 from pqbench.errors import UserError
 from pqbench.torchvision_shim import declare_missing_operators
 
@@ -229,20 +230,13 @@ def train(trainer: Trainer, images: Tensor, minutes: float | None = None) -> Non
         torch.backends.cudnn.benchmark = True  # all batches have one shape
         trainer.capture(images)
     started = saved = time.monotonic()
+    limit = None if minutes is None else TimeLimit(started + 60 * minutes)
     first = trainer.iteration
-    rate_from = started
     while trainer.iteration < trainer.recipe.iterations:
         trainer.step(images)
         done = trainer.iteration - first
-        if minutes is not None and done in (_RATE_AFTER, _RATE_AFTER + _RATE_OVER):
-            float(trainer.loss)  # waits for the device
-            now = time.monotonic()
-            if done == _RATE_AFTER:
-                rate_from = now
-            else:
-                left = (60 * minutes - (now - started)) * _RATE_OVER / (now - rate_from)
-                goal = (trainer.iteration + max(0, int(left))) * trainer.recipe.batch
-                trainer.recipe = replace(trainer.recipe, images=goal)
+        if limit is not None:
+            limit.look(trainer, done)
         if done % 50 == 0 and time.monotonic() - saved > _SAVE_EVERY:
             trainer.save()
             trainer.export()
@@ -253,9 +247,30 @@ def train(trainer: Trainer, images: Tensor, minutes: float | None = None) -> Non
     print(_progress(trainer, trainer.iteration - first, time.monotonic() - started), flush=True)
 
 
+class TimeLimit:
+    """Gives the recipe as many images as can be seen until a moment, once the rate is known: early, on the plateau."""
+
+    def __init__(self, end: float) -> None:
+        self._end = end
+        self._measured_from = 0.0
+
+    def look(self, trainer: Trainer, done: int) -> None:
+        """To be called after each iteration, the `done`-th."""
+        if done not in (_RATE_AFTER, _RATE_AFTER + _RATE_OVER):
+            return
+        float(trainer.loss)  # waits for the device
+        now = time.monotonic()
+        if done == _RATE_AFTER:
+            self._measured_from = now
+            return
+        left = int((self._end - now) * _RATE_OVER / (now - self._measured_from))
+        images = (trainer.iteration + max(0, left)) * trainer.recipe.batch
+        trainer.recipe = replace(trainer.recipe, images=images)
+
+
 def _progress(trainer: Trainer, done: int, seconds: float) -> str:
     recipe = trainer.recipe
-    rate = done * recipe.batch / seconds
+    rate = done * recipe.batch / max(seconds, 1e-9)
     left = (recipe.iterations - trainer.iteration) * recipe.batch / max(rate, 1e-9) / 60
     return (
         f"iteration {trainer.iteration}/{recipe.iterations}  loss {float(trainer.loss):.4f}  "
@@ -276,6 +291,7 @@ def main() -> int:
     training = TRAINING_SETS[options.workload]
     recipe = replace(training.recipe, images=options.images) if options.images else training.recipe
     try:
+        require_usable_device(options.device)
         images, _ = training.read(options.data, "train")
     except UserError as error:
         print(error, file=sys.stderr)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pqbench.devices import require_usable_device
 from pqbench.errors import UserError
 from pqbench.workloads.training_sets import TRAINING_SETS, ExtractorRecipe
 
@@ -102,6 +103,7 @@ def main() -> int:
     if options.epochs:
         recipe = replace(recipe, epochs=options.epochs)
     try:
+        require_usable_device(options.device)
         seen, unseen = training.read(options.data, "train"), training.read(options.data, "test")
     except UserError as error:
         print(error, file=sys.stderr)
