@@ -34,7 +34,7 @@ from pqbench.quantization.row_store import StoredRows
 from pqbench.quantization.scope import quantize_layers
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 
-CIFAR10 = {
+DDPM_CIFAR10 = {
     "sample_size": 32,
     "in_channels": 3,
     "out_channels": 3,
@@ -60,7 +60,7 @@ def peak_gib() -> float:
 def prepared(samples: int, limit: float) -> BlockSource:
     """The net at W4A4 with min-max weight grids and inputs on a grid over -3 ... 3, and its data source."""
     torch.manual_seed(0)
-    reference = DiffusersDenoiser.from_config(CIFAR10).eval().requires_grad_(False)
+    reference = DiffusersDenoiser.from_config(DDPM_CIFAR10).eval().requires_grad_(False)
     x_t, t = torch.randn(samples, 3, 32, 32), torch.randint(0, 1000, (samples,))
     net = copy.deepcopy(reference)
     blocks = block_names(net, lambda: net(x_t[:1], t[:1]))

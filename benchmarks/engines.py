@@ -1,10 +1,10 @@
 """Milliseconds of one denoising step on every engine, of the 35.7 M CIFAR-10 U-Net or of the bundled net.
 
-    python benchmarks/engines.py --net cifar10 --threads 2 --batch 1 --seconds 40
+    python benchmarks/engines.py --net ddpm-cifar10 --threads 2 --batch 1 --seconds 40
     python benchmarks/engines.py --net fashion --threads 2 --batch 1 16 --seconds 20
 
-The U-Net is google/ddpm-cifar10-32's architecture with random weights, the bundled net has its own; times do not depend
-on values. Quantized nets are rounded to nearest on ranges over -3 ... 3, everything but the attention products. All
+The U-Net is google/ddpm-cifar10-32's architecture with random weights, the net of `fashion` has its own; times do not
+depend on values. Quantized nets are rounded to nearest on ranges over -3 ... 3, everything but the attention products. All
 executables are compiled first and then run in turn in one process, so that a busy machine slows all of them; the ratios
 of medians count. `half the steps` is per image: int8 with half the steps against eager and openvino f32 with all.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from calibration_memory import CIFAR10
+from calibration_memory import DDPM_CIFAR10
 from simulated_forward import simulated
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ def net_and_shape(name: str) -> tuple[nn.Module, Shape]:
     if name == "fashion":
         return Fashion().denoiser().eval(), Fashion.shape
     torch.manual_seed(0)
-    return DiffusersDenoiser.from_config(CIFAR10).eval(), (3, 32, 32)
+    return DiffusersDenoiser.from_config(DDPM_CIFAR10).eval(), (3, 32, 32)
 
 
 def compiled(
@@ -89,7 +89,7 @@ def medians(lines: Lines, example: tuple[Tensor, Tensor], seconds: float) -> dic
 def main() -> None:
     """Print a table for each batch size."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--net", choices=("cifar10", "fashion"), default="cifar10")
+    parser.add_argument("--net", choices=("ddpm-cifar10", "fashion"), default="ddpm-cifar10")
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--precision", type=Precision.parse, nargs="+", default=[Precision(8, 8), Precision(4, 4)])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))

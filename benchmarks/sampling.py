@@ -1,7 +1,7 @@
 """Throughput of the harness's sampling loop against diffusers' own DDIM pipeline: same model, batch and steps.
 
     python benchmarks/sampling.py --net fashion --batch 64 --steps 20 --rounds 5
-    python benchmarks/sampling.py --net cifar10 --batch 4 --steps 10 --rounds 5
+    python benchmarks/sampling.py --net ddpm-cifar10 --batch 4 --steps 10 --rounds 5
 
 Both run in turn in one process, from noise to decoded images in memory; the ratio of medians counts. The pipeline makes
 its images as NumPy arrays, as it does for anyone, with its progress bar off; the harness decodes to uint8.
@@ -29,7 +29,7 @@ from pqbench.torchvision_shim import declare_missing_operators
 def main() -> None:
     """Print seconds of a batch and images a second of both, and their ratio."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--net", choices=("cifar10", "fashion"), default="fashion")
+    parser.add_argument("--net", choices=("ddpm-cifar10", "fashion"), default="fashion")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)

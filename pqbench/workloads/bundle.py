@@ -4,8 +4,9 @@
 
 The training folder holds what `train_denoiser` and `train_extractor` wrote. The command copies the weights, computes
 the reference statistics from the data, samples the full-precision model to set its acceptance windows, and writes
-card.json and MODEL_CARD.md. Nothing depends on the clock: the same folders give the same files. The files are made
-elsewhere first and moved into place together, so that a workload in use is never half old and half new.
+card.json and MODEL_CARD.md. Nothing depends on the clock: the same folders, pool, counts and device give the same
+files. They are made elsewhere first and moved into place together, so that a workload in use is never half old and half
+new.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pqbench.workloads.acceptance import PURPOSE, RULE, measure_windows
 from pqbench.workloads.assets import CARD, file_sha256
 from pqbench.workloads.bundled import DENOISER, EXTRACTOR, REFERENCE, SAMPLER
 from pqbench.workloads.model_card import render
+from pqbench.workloads.training_files import made_with
 from pqbench.workloads.training_sets import TRAINING_SETS, TrainingSet
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -66,7 +68,7 @@ def bundle(job: Job, out: Path, counts: Sequence[int], pool: int) -> dict[str, A
         for name in (DENOISER, EXTRACTOR):
             _copy(job.trained / name, staging / name)
         reference, floor = _write_reference(job, staging)
-        card = _facts(job.training, staging, reference, floor)
+        card = _facts(job, staging, reference, floor)
         _write_card(card, staging)
         card["acceptance"] = _acceptance(job, staging, counts, pool)
         _write_card(card, staging)
@@ -115,15 +117,14 @@ def _statistics(features: Tensor) -> FeatureStatistics:
     return statistics
 
 
-def _facts(
-    training: TrainingSet, folder: Path, reference: Mapping[str, Any], floor: Mapping[str, float]
-) -> dict[str, Any]:
+def _facts(job: Job, folder: Path, reference: Mapping[str, Any], floor: Mapping[str, float]) -> dict[str, Any]:
     """The card, still without acceptance windows."""
+    training = job.training
     denoiser, extractor = _metadata(folder / DENOISER), _metadata(folder / EXTRACTOR)
     recipe = json.loads(denoiser["recipe"])
     iterations = int(denoiser["iterations"])
     weights = load_file(folder / DENOISER)
-    (stored,) = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}
+    stored = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}))
     return {
         "workload": training.workload.name,
         "data": {
@@ -141,20 +142,26 @@ def _facts(
         "images_seen": iterations * recipe["batch"],
         "final_loss": float(denoiser["loss"]),
         "complete": iterations == recipe["images"] // recipe["batch"],
-        "trained_on": denoiser.get("device", "CPU"),
+        "trained": _trained(denoiser),
         "steps": training.workload.steps,
         "sampler": SAMPLER,
         "extractor": {
             "features": reference["features"],
             "recipe": json.loads(extractor["recipe"]),
             "test_accuracy": float(extractor["test_accuracy"]),
+            "trained": _trained(extractor),
         },
         "reference": {key: reference[key] for key in ("split", "images", "kept_features")},
         "floor": dict(floor),
         "acceptance": {"rule": RULE, "pool": 0, "windows": []},
-        "made_with": {"torch": torch.__version__},
+        "made_with": made_with(job.device),
         "sha256": {name: file_sha256(folder / name) for name in (DENOISER, EXTRACTOR, REFERENCE)},
     }
+
+
+def _trained(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Where and with what a file says that it was trained; files of earlier versions do not."""
+    return {key: metadata.get(key, "not recorded") for key in ("torch", "device")}
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -185,6 +192,13 @@ def _write_card(card: Mapping[str, Any], folder: Path) -> None:
     (folder / MODEL_CARD).write_text(render(card), encoding="utf-8")
 
 
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(count) for count in text.split(",")]
+    except ValueError:
+        raise UserError(f"--counts {text} is no list of image counts such as 256,512.") from None
+
+
 def main() -> int:
     """Parse the command line, bundle, and print the windows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -200,8 +214,7 @@ def main() -> int:
     job = Job(training, options.data, options.training, options.device)
     try:
         require_usable_device(options.device)
-        counts = [int(count) for count in options.counts.split(",")]
-        card = bundle(job, options.out or training.workload.folder, counts, options.pool)
+        card = bundle(job, options.out or training.workload.folder, _counts(options.counts), options.pool)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

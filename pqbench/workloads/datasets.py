@@ -28,6 +28,7 @@ _CIFAR10_FILES: dict[Split, tuple[str, ...]] = {
     "test": ("test_batch.bin",),
 }
 _CIFAR10_SHAPE = (3, 32, 32)
+_CIFAR10_CLASSES = 10
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -83,4 +84,7 @@ def _cifar10_records(path: Path) -> np.ndarray:
     size = 1 + int(np.prod(_CIFAR10_SHAPE))
     if not data.size or data.size % size:
         raise UserError(f"{path} has {data.size} bytes, no multiple of {size}: it is truncated, download it again.")
-    return data.reshape(-1, size)
+    records = data.reshape(-1, size)
+    if records[:, 0].max() >= _CIFAR10_CLASSES:
+        raise UserError(f"{path} is not a file of CIFAR-10: it has the label {records[:, 0].max()}, of 0 to 9.")
+    return records

@@ -23,12 +23,14 @@ The data set does not ship with pqbench.
 
 ## Training
 {images_seen:,} images in {iterations:,} iterations of {recipe[batch]}{mirrored}; AdamW, peak learning rate
-{recipe[peak_lr]}, running average {recipe[ema]}, seed {recipe[seed]}, arithmetic in {floats}, on one {trained_on}.
+{recipe[peak_lr]}, running average {recipe[ema]}, seed {recipe[seed]}, arithmetic in {floats}.
 Training loss at the end: {final_loss}.{warning}
 
-    python -m pqbench.workloads.train_denoiser {workload} --data FOLDER --out TRAINING{options}
-    python -m pqbench.workloads.train_extractor {workload} --data FOLDER --out TRAINING
-    python -m pqbench.workloads.bundle {workload} --data FOLDER --training TRAINING
+{commands}
+
+The denoiser was trained on {trained[device]} (torch {trained[torch]}), the extractor on
+{extractor[trained][device]} (torch {extractor[trained][torch]}), the other files were made
+on {made_with[device]} (torch {made_with[torch]}). {repeatable}
 
 ## Distance
 FD and KID are taken on the {extractor[features]} features of a small classifier trained on the same data
@@ -53,17 +55,38 @@ def render(card: Mapping[str, Any]) -> str:
         channels=tuple(card["architecture"]["block_out_channels"]),
         mirrored=", half of them mirrored" if card["recipe"].get("mirror") else "",
         floats=card["recipe"].get("floats", "float32"),
-        options=_options(card),
+        commands=_commands(card),
+        repeatable=_repeatable(card),
         warning="" if card["complete"] else "\n**These weights are from an unfinished training run.**",
         windows=_windows(card["acceptance"]["windows"]),
         files=_table(("file", "sha256"), [(name, f"`{value}`") for name, value in sorted(card["sha256"].items())]),
     )
 
 
-def _options(card: Mapping[str, Any]) -> str:
-    """What the training command takes beside the defaults of the training set."""
-    images = f" --images {card['recipe']['images']}"
-    return images if card["trained_on"] == "CPU" else f"{images} --device cuda"
+def _commands(card: Mapping[str, Any]) -> str:
+    """The three commands that made the files."""
+    acceptance, extractor = card["acceptance"], card["extractor"]
+    counts = ",".join(str(window["n"]) for window in acceptance["windows"])
+    made = (
+        ("train_denoiser", "--out TRAINING", f"--images {card['recipe']['images']}", card["trained"]),
+        ("train_extractor", "--out TRAINING", f"--epochs {extractor['recipe']['epochs']}", extractor["trained"]),
+        ("bundle", "--training TRAINING", f"--pool {acceptance['pool']} --counts {counts}", card["made_with"]),
+    )
+    return "\n".join(
+        f"    python -m pqbench.workloads.{module} {card['workload']} --data FOLDER {folder} {options}{_device(where)}"
+        for module, folder, options, where in made
+    )
+
+
+def _device(made: Mapping[str, str]) -> str:
+    """The option for the device that something was made on."""
+    return "" if made["device"] in ("CPU", "not recorded") else " --device cuda"
+
+
+def _repeatable(card: Mapping[str, Any]) -> str:
+    if any(map(_device, (card["trained"], card["extractor"]["trained"], card["made_with"]))):
+        return "On a graphics card the commands give files like these, not the same bytes."
+    return "The same torch on the same kind of processor gives the same bytes."
 
 
 def _windows(windows: list[dict[str, Any]]) -> str:

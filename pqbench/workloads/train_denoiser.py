@@ -3,9 +3,9 @@
     python -m pqbench.workloads.train_denoiser fashion --data FOLDER --out FOLDER
 
 The net predicts epsilon (Ho et al., 2020, eq. 14) with the linear beta schedule of that paper; what it is trained on
-and how is in `training_sets`. The run writes a checkpoint every few minutes and continues from it when it is started
-again; the data order and the noise are functions of the iteration number, so an interrupted run sees the same batches
-as an uninterrupted one.
+and how is in `training_sets`. The run writes a checkpoint every half minute and continues from it, by its recipe, when
+it is started again; the data order and the noise are functions of the iteration number, so an interrupted run sees the
+same batches as an uninterrupted one, and on a CPU ends in the same weights bit for bit.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pqbench.devices import require_usable_device
@@ -31,11 +31,14 @@ declare_missing_operators()
 
 from diffusers import UNet2DModel  # noqa: E402  (the shim must come first)
 
+from pqbench.workloads.training_files import made_with, make_folder, save_atomically  # noqa: E402
 from pqbench.workloads.training_sets import TRAINING_SETS, Recipe, TrainingSet  # noqa: E402
 
 _FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _SAVE_EVERY = 30.0  # seconds
-_RATE_AFTER, _RATE_OVER = 100, 200  # iterations
+CHECKPOINT = "training.safetensors"
+_RATE_OVER = 300  # iterations, at most,
+_RATE_SHARE = 0.05  # of the time
 _LOSS_MEMORY = 0.99
 
 
@@ -51,13 +54,6 @@ def learning_rate(recipe: Recipe, iteration: int) -> float:
     decay_start = int(recipe.iterations * (1 - recipe.decay_share))
     left = (recipe.iterations - iteration) / max(1, recipe.iterations - decay_start)
     return recipe.peak_lr * min(warm, max(0.0, left), 1.0)
-
-
-def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file beside `path` and rename it, so that a kill leaves the old one whole."""
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
 
 
 class Trainer:
@@ -77,7 +73,8 @@ class Trainer:
         for weight in self.weights.values():
             weight.grad = torch.zeros_like(weight)
         self.ema = {name: value.detach().clone() for name, value in self.weights.items()}
-        self.net = net.to(_FLOATS[recipe.floats]).train()
+        # diffusers' own `to` warns of every type of lower precision, with an empty list of what it touches.
+        self.net = nn.Module.to(net, _FLOATS[recipe.floats]).train()
         self.optimizer = torch.optim.AdamW(
             self.weights.values(), lr=0.0, weight_decay=1e-4, fused=self.device.type == "cuda" or None
         )
@@ -85,6 +82,7 @@ class Trainer:
         self.iteration = 0
         self.loss = torch.full((), float("nan"), device=self.device)
         self._backward: Callable[..., Tensor] = self.backward
+        self._computed: list[Tensor] = []
 
     def batch_at(self, images: Tensor, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
         """The noisy batch of one iteration: x_t (B, *shape), t (B,), and the noise to predict.
@@ -106,11 +104,12 @@ class Trainer:
         return x_t.to(self.net.dtype, memory_format=self.layout), t, noise
 
     def backward(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Leave the gradients of the epsilon loss (Ho et al., 2020, eq. 14) with the net; returns the loss, ()."""
+        """Compute the gradients of the epsilon loss (Ho et al., 2020, eq. 14); returns the loss, ()."""
         self.net.zero_grad(set_to_none=True)
         prediction: Tensor = self.net(x_t, t, return_dict=False)[0]
         loss = (prediction.float() - noise).square().mean()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._computed = _gradients(self.net.parameters())
         return loss.detach()
 
     def capture(self, images: Tensor) -> None:
@@ -128,11 +127,13 @@ class Trainer:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             loss = self.backward(*held)
+        computed = self._computed
 
         def replay(*batch: Tensor) -> Tensor:
             for mine, given in zip(held, batch, strict=True):
                 mine.copy_(given)
             graph.replay()
+            self._computed = computed
             return loss.clone()
 
         self._backward = replay
@@ -144,7 +145,7 @@ class Trainer:
         loss = self._backward(*self.batch_at(images, self.iteration))
         weights = list(self.weights.values())
         with torch.no_grad():
-            torch._foreach_copy_(_gradients(weights), _gradients(self.net.parameters()))
+            torch._foreach_copy_(_gradients(weights), self._computed)
         torch.nn.utils.clip_grad_norm_(weights, self.recipe.gradient_clip)
         self.optimizer.step()
         # A short average early on, so that the random initialisation is forgotten quickly.
@@ -169,20 +170,19 @@ class Trainer:
             state[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
         state |= {f"ema.{name}": average for name, average in self.ema.items()}
         metadata = {
+            "workload": self.training.workload.name,
+            "device": self.device.type,
             "iteration": str(self.iteration),
             "loss": str(float(self.loss)),
             "recipe": json.dumps(asdict(self.recipe)),
         }
         save_atomically({k: v.contiguous() for k, v in state.items()}, self.checkpoint, metadata)
 
-    def resume(self) -> None:
-        """Go on from the checkpoint in the output folder, with its recipe, if there is one."""
-        if not self.checkpoint.is_file():
-            return
+    def restore(self) -> None:
+        """Go on where the checkpoint in the output folder left off; the recipe is that of its training."""
         with safe_open(self.checkpoint, "pt") as file:
             metadata = file.metadata()
         state = load_file(self.checkpoint, device=str(self.device))
-        self.recipe = Recipe(**json.loads(metadata["recipe"]))
         self.iteration = int(metadata["iteration"])
         self.loss = torch.full((), float(metadata["loss"]), device=self.device)
         step = torch.tensor(float(self.iteration), device=self.device if self.optimizer.defaults["fused"] else None)
@@ -200,7 +200,7 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         """Where the state of an unfinished training is kept."""
-        return self.out / "training.safetensors"
+        return self.out / CHECKPOINT
 
     def export(self) -> None:
         """Write the averaged weights with what is needed to rebuild the net."""
@@ -209,7 +209,7 @@ class Trainer:
             "recipe": json.dumps(asdict(self.recipe)),
             "iterations": str(self.iteration),
             "loss": f"{float(self.loss):.5f}",
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU",
+            **made_with(str(self.device)),
         }
         weights = {k: v.to("cpu", self.training.stored).contiguous() for k, v in self.ema.items()}
         save_atomically(weights, self.out / "denoiser.safetensors", metadata)
@@ -219,53 +219,111 @@ def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
+def open_trainer(training: TrainingSet, images: int | None, out: Path, device: str) -> Trainer:
+    """A trainer where the training in a folder stands: at its checkpoint, or at its beginning.
+
+    images   to train on; None: what the checkpoint says, or the recipe of the training set
+
+    Raises `UserError` for fewer images than a batch, and for a checkpoint that is not whole or of another training.
+    """
+    path = out / CHECKPOINT
+    if not path.is_file():
+        recipe = training.recipe if images is None else replace(training.recipe, images=images)
+        if recipe.iterations < 1:
+            raise UserError(f"{images} images are less than one batch of {recipe.batch}: train on more.")
+        return Trainer(training, recipe, out, device)
+    trainer = Trainer(training, _begun(path, training, images, device), out, device)
+    trainer.restore()
+    return trainer
+
+
+def _begun(path: Path, training: TrainingSet, images: int | None, device: str) -> Recipe:
+    """The recipe of a checkpoint that this training may go on from."""
+    advice = "choose another --out, or remove it to begin anew"
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+        recipe = Recipe(**json.loads(metadata["recipe"]))
+        begun = metadata["workload"], metadata["device"]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a whole checkpoint of this version ({error}): {advice}.") from None
+    if begun != (training.workload.name, torch.device(device).type):
+        raise UserError(f"{path} is of a training of {begun[0]} on {begun[1]}: {advice}.")
+    if images not in (None, recipe.images):
+        raise UserError(f"{path} is of a training on {recipe.images} images: leave --images out to go on, or {advice}.")
+    return recipe
+
+
 def train(trainer: Trainer, images: Tensor, minutes: float | None = None) -> None:
     """Train to the recipe's end, and export.
 
     images    (N, C, H, W) uint8
     minutes   that training may take from here: when the rate is known, the recipe's number of images is set by it
+
+    Raises `UserError` when the minutes are too few for a training.
     """
     images = images.to(trainer.device)
-    if trainer.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # all batches have one shape
-        trainer.capture(images)
+    benchmark = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True  # all batches have one shape
+    try:
+        if trainer.device.type == "cuda":
+            trainer.capture(images)
+        _iterate(trainer, images, None if minutes is None else TimeLimit(minutes))
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def _iterate(trainer: Trainer, images: Tensor, limit: TimeLimit | None) -> None:
     started = saved = time.monotonic()
-    limit = None if minutes is None else TimeLimit(started + 60 * minutes)
     first = trainer.iteration
     while trainer.iteration < trainer.recipe.iterations:
         trainer.step(images)
-        done = trainer.iteration - first
         if limit is not None:
-            limit.look(trainer, done)
-        if done % 50 == 0 and time.monotonic() - saved > _SAVE_EVERY:
+            limit.look(trainer)
+        if trainer.iteration % 50 == 0 and time.monotonic() - saved > _SAVE_EVERY:
             trainer.save()
             trainer.export()
             saved = time.monotonic()
-            print(_progress(trainer, done, saved - started), flush=True)
-    trainer.save()
+            print(_progress(trainer, trainer.iteration - first, saved - started), flush=True)
+    if trainer.iteration > first:
+        trainer.save()
     trainer.export()
     print(_progress(trainer, trainer.iteration - first, time.monotonic() - started), flush=True)
 
 
 class TimeLimit:
-    """Gives the recipe as many images as can be seen until a moment, once the rate is known: early, on the plateau."""
+    """Gives a new training as many images as can be seen in some minutes, once the rate is known, on the plateau."""
 
-    def __init__(self, end: float) -> None:
-        self._end = end
-        self._measured_from = 0.0
+    def __init__(self, minutes: float) -> None:
+        self._seconds = 60 * minutes
+        self._start = self._measured_from = time.monotonic()
+        self._looks = 0
 
-    def look(self, trainer: Trainer, done: int) -> None:
-        """To be called after each iteration, the `done`-th."""
-        if done not in (_RATE_AFTER, _RATE_AFTER + _RATE_OVER):
+    def look(self, trainer: Trainer) -> None:
+        """To be called after each iteration. Raises `UserError` when the warm-up takes half of the time or more."""
+        if self._looks < 0:
             return
+        if self._looks == 0:  # the first iteration is slower than the others
+            self._measured_from = self._now(trainer)
+        self._looks += 1
+        seen = self._looks - 1
+        if seen < 1 or (seen < _RATE_OVER and time.monotonic() - self._start < _RATE_SHARE * self._seconds):
+            return
+        now = self._now(trainer)
+        self._looks = -1
+        left = int((self._start + self._seconds - now) * seen / (now - self._measured_from))
+        recipe = replace(trainer.recipe, images=(trainer.iteration + max(0, left)) * trainer.recipe.batch)
+        if recipe.iterations < 2 * recipe.warmup_iterations:
+            raise UserError(
+                f"{self._seconds / 60:g} minutes are {recipe.iterations} iterations here, and the warm-up alone takes "
+                f"{recipe.warmup_iterations}: allow more minutes."
+            )
+        trainer.recipe = recipe
+
+    @staticmethod
+    def _now(trainer: Trainer) -> float:
         float(trainer.loss)  # waits for the device
-        now = time.monotonic()
-        if done == _RATE_AFTER:
-            self._measured_from = now
-            return
-        left = int((self._end - now) * _RATE_OVER / (now - self._measured_from))
-        images = (trainer.iteration + max(0, left)) * trainer.recipe.batch
-        trainer.recipe = replace(trainer.recipe, images=images)
+        return time.monotonic()
 
 
 def _progress(trainer: Trainer, done: int, seconds: float) -> str:
@@ -285,21 +343,23 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data set's official files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoints")
     parser.add_argument("--images", type=int, help="images to train on [default: the recipe's]")
-    parser.add_argument("--minutes", type=float, help="train for about as long, instead")
+    parser.add_argument("--minutes", type=float, help="train a new one for about as long, instead")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
     training = TRAINING_SETS[options.workload]
-    recipe = replace(training.recipe, images=options.images) if options.images else training.recipe
     try:
         require_usable_device(options.device)
         images, _ = training.read(options.data, "train")
+        make_folder(options.out)
+        trainer = open_trainer(training, options.images, options.out, options.device)
+        minutes = options.minutes
+        if trainer.iteration:
+            print(f"Going on after iteration {trainer.iteration} to {trainer.recipe.images} images.", flush=True)
+            minutes = None
+        train(trainer, images, minutes)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(training, recipe, options.out, options.device)
-    trainer.resume()
-    train(trainer, images, options.minutes)
     return 0
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pqbench.devices import require_usable_device
 from pqbench.errors import UserError
+from pqbench.workloads.training_files import made_with, make_folder, save_atomically
 from pqbench.workloads.training_sets import TRAINING_SETS, ExtractorRecipe
 
 
@@ -42,7 +42,8 @@ def batches(images: Tensor, labels: Tensor, recipe: ExtractorRecipe, epoch: int)
             batch = torch.where(mirrored.to(images.device), batch.flip(3), batch)
         down, right = (int(torch.randint(0, 2 * edge + 1, (), generator=generator)) for _ in range(2))
         padded = nn.functional.pad(batch.float(), (edge,) * 4, mode="replicate")
-        yield padded[:, :, down : down + height, right : right + width], labels[index]
+        top, left = 2 * edge - down, 2 * edge - right
+        yield padded[:, :, top : top + height, left : left + width], labels[index]
 
 
 def train(net: Any, images: Tensor, labels: Tensor, recipe: ExtractorRecipe) -> None:
@@ -81,12 +82,10 @@ def accuracy(net: Any, images: Tensor, labels: Tensor) -> float:
     return sum(hits) / len(images)
 
 
-def save(net: nn.Module, recipe: ExtractorRecipe, test_accuracy: float, path: Path) -> None:
-    """Write the weights through a temporary file, so that no half-written one is ever found at `path`."""
-    metadata = {"recipe": json.dumps(asdict(recipe)), "test_accuracy": f"{test_accuracy:.4f}"}
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, temporary, metadata)
-    temporary.replace(path)
+def save(net: nn.Module, recipe: ExtractorRecipe, test_accuracy: float, path: Path, device: str = "cpu") -> None:
+    """Write the weights, with what made them, through a temporary file: no half-written one is found at `path`."""
+    metadata = {"recipe": json.dumps(asdict(recipe)), "test_accuracy": f"{test_accuracy:.4f}", **made_with(device)}
+    save_atomically({name: tensor.cpu() for name, tensor in net.state_dict().items()}, path, metadata)
 
 
 def main() -> int:
@@ -100,20 +99,22 @@ def main() -> int:
     options = parser.parse_args()
     training = TRAINING_SETS[options.workload]
     recipe = training.extractor_recipe
-    if options.epochs:
+    if options.epochs is not None:
         recipe = replace(recipe, epochs=options.epochs)
     try:
         require_usable_device(options.device)
+        if recipe.epochs < 1:
+            raise UserError(f"--epochs {recipe.epochs} is no training: take 1 or more.")
         seen, unseen = training.read(options.data, "train"), training.read(options.data, "test")
+        make_folder(options.out)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     net = training.workload.classifier().to(options.device)
     train(net, seen[0].to(options.device), seen[1].to(options.device), recipe)
     test_accuracy = accuracy(net, unseen[0].to(options.device), unseen[1].to(options.device))
-    save(net, recipe, test_accuracy, options.out / "extractor.safetensors")
+    save(net, recipe, test_accuracy, options.out / "extractor.safetensors", options.device)
     print(f"accuracy on the test images: {test_accuracy:.4f}")
     return 0
 

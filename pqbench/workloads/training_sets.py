@@ -51,7 +51,7 @@ class Recipe:
 class ExtractorRecipe:
     """Everything that decides the extractor's weights, besides data and architecture.
 
-    shift    pixels by which images are moved, at most, either way, both ways
+    shift    pixels by which a batch of images is moved, at most, up or down and left or right
     mirror   half of the images mirrored left to right. Not for Fashion-MNIST: features that do not see a mirrored
              shoe would not see a denoiser that draws one
     """
@@ -71,13 +71,17 @@ class ExtractorRecipe:
 class TrainingSet:
     """A data set and what is trained on it.
 
-    workload       that the files are for
-    source         where the data set is found; `citation` where it has no licence to state
-    preparation    of the images, as the card says it
-    read           (folder, split) -> images (N, C, H, W) uint8, labels (N,) int64
-    encode         images in [-1, 1] -> x_0
-    architecture   of diffusers' UNet2DModel
-    stored         type of the weights in the file that ships
+    workload           that the files are for
+    title              of the data set
+    source             where it is found
+    license            its licence, or what stands for one, as the card says it
+    preparation        of the images, as the card says it
+    read               (folder, split) -> images (N, C, H, W) uint8, labels (N,) int64
+    encode             images in [-1, 1] -> x_0
+    architecture       of diffusers' UNet2DModel
+    recipe             of the denoiser
+    extractor_recipe   of the extractor
+    stored             type of the denoiser's weights in the file that ships
     """
 
     workload: type[BundledWorkload]

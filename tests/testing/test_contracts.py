@@ -33,6 +33,7 @@ from pqbench.contracts import (
     Method,
     Quantizer,
     Teachers,
+    Workload,
 )
 from pqbench.engines.torch_eager import TorchEager
 from pqbench.quantization.layers import quantized_layers
@@ -51,6 +52,8 @@ from pqbench.testing.contracts import (
     no_leaked_globals,
 )
 from pqbench.testing.tiny import TinyWorkload
+from pqbench.workloads.cifar10 import Cifar10
+from pqbench.workloads.fashion import Fashion
 
 PQ = ProgressiveQuantizer(weight_budget=2, activation_budget=2, minimum=1, interval=1, ramp=1, batch=8, start=5)
 CAD = CalibrationAssistedDistillation(iterations=4, batch=8)
@@ -79,8 +82,9 @@ def test_methods(method: type[Method]) -> None:
     check_method(method)
 
 
-def test_the_tiny_workload() -> None:
-    check_workload(TinyWorkload())
+@pytest.mark.parametrize("workload", [TinyWorkload, Fashion, Cifar10], ids=lambda w: w.name)
+def test_workloads(workload: type[Workload]) -> None:
+    check_workload(workload())
 
 
 def test_the_eager_engine() -> None:

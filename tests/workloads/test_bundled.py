@@ -135,3 +135,6 @@ def test_windows_are_two_sided_about_what_was_measured(kind: type[BundledWorkloa
     windows = workload.acceptance()
     assert windows
     assert all(0 < window.low < window.high and window.steps == workload.steps for window in windows)
+    acceptance = workload.card()["acceptance"]
+    assert isinstance(acceptance, dict)
+    assert all(entry["low"] < entry["fd"] < entry["high"] for entry in acceptance["windows"])

@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pqbench.errors import UserError
 from pqbench.workloads import train_denoiser, train_extractor
+from pqbench.workloads.bundle import Job, bundle
+from pqbench.workloads.cifar10 import Cifar10
 from pqbench.workloads.datasets import cifar10
-from pqbench.workloads.train_denoiser import Trainer, learning_rate, train
+from pqbench.workloads.train_denoiser import Trainer, learning_rate, open_trainer, train
 from pqbench.workloads.training_sets import CIFAR10, ExtractorRecipe, Recipe, TrainingSet
 
 ARCHITECTURE = {
@@ -60,9 +63,9 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(
     for _ in range(3):
         whole.step(images)
     whole.save()
-    resumed = Trainer(SMALL, replace(recipe, seed=1), tmp_path, "cpu")
-    resumed.resume()
+    resumed = open_trainer(SMALL, None, tmp_path, "cpu")
     assert (resumed.iteration, resumed.recipe) == (3, recipe)
+    assert {weight.dtype for weight in resumed.net.parameters()} == {getattr(torch, floats)}
     train(whole, images)
     train(resumed, images)
     assert whole.iteration == resumed.iteration == 8
@@ -118,18 +121,89 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     assert rates[99] == pytest.approx(0.02)
 
 
+def timed(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, seconds_an_iteration: float) -> None:
+    """A clock that goes by the trainer's iterations."""
+    monkeypatch.setattr(train_denoiser.time, "monotonic", lambda: seconds_an_iteration * trainer.iteration)
+
+
+@pytest.mark.parametrize("over", [4, 300])
 def test_the_time_that_training_may_take_decides_its_images(
+    images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int
+) -> None:
+    trainer = Trainer(SMALL, replace(RECIPE, images=4000), tmp_path, "cpu")
+    timed(monkeypatch, trainer, 1.0)
+    monkeypatch.setattr(train_denoiser, "_RATE_OVER", over)
+    train(trainer, images, minutes=0.5)
+    assert trainer.iteration == 30
+    assert trainer.recipe.images == 4 * 30
+
+
+def test_minutes_that_end_in_the_warm_up_are_refused(
     images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_denoiser, "_RATE_AFTER", 2)
-    monkeypatch.setattr(train_denoiser, "_RATE_OVER", 2)
-    clock = iter(range(1000))
-    monkeypatch.setattr(train_denoiser.time, "monotonic", lambda: float(next(clock)))
-    trainer = Trainer(SMALL, replace(RECIPE, images=4000), tmp_path, "cpu")
-    train(trainer, images, minutes=0.25)
-    # The clock ticks once between the two readings, for two iterations; at that rate 13 s are left after four of them.
-    assert trainer.iteration == 4 + 26
-    assert trainer.recipe.images == 4 * 30
+    trainer = Trainer(SMALL, replace(RECIPE, images=4000, warmup_iterations=50), tmp_path, "cpu")
+    timed(monkeypatch, trainer, 10.0)
+    with pytest.raises(UserError, match=r"1 minutes are 6 iterations here.*50: allow more"):
+        train(trainer, images, minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"workload": "fashion"}, "of a training of fashion on cpu"),
+        ({"device": "cuda"}, "of a training of cifar10 on cuda"),
+        ({"recipe": None}, "not a whole checkpoint of this version"),
+    ],
+)
+def test_another_trainings_checkpoint_is_refused(
+    images: torch.Tensor, tmp_path: Path, change: dict[str, str | None], sentence: str
+) -> None:
+    trainer = Trainer(SMALL, RECIPE, tmp_path, "cpu")
+    trainer.step(images)
+    trainer.save()
+    with safe_open(trainer.checkpoint, "pt") as file:
+        metadata = file.metadata() | change
+    save_file(load_file(trainer.checkpoint), trainer.checkpoint, {k: v for k, v in metadata.items() if v is not None})
+    with pytest.raises(UserError, match=sentence):
+        open_trainer(SMALL, None, tmp_path, "cpu")
+
+
+def test_a_checkpoint_of_other_images_or_in_part_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, RECIPE, tmp_path, "cpu")
+    trainer.step(images)
+    trainer.save()
+    assert open_trainer(SMALL, 32, tmp_path, "cpu").iteration == 1
+    with pytest.raises(UserError, match=r"training on 32 images: leave --images out"):
+        open_trainer(SMALL, 64, tmp_path, "cpu")
+    trainer.checkpoint.write_bytes(trainer.checkpoint.read_bytes()[:-1])
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        open_trainer(SMALL, None, tmp_path, "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_iteration_is_the_eager_one(images: torch.Tensor, tmp_path: Path) -> None:
+    eager, captured = (Trainer(SMALL, RECIPE, tmp_path, "cuda") for _ in range(2))
+    on_card = images.cuda()
+    captured.capture(on_card)
+    for _ in range(3):
+        eager.step(on_card)
+        captured.step(on_card)
+    for name, weight in eager.weights.items():
+        torch.testing.assert_close(captured.weights[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_the_extractors_images_are_moved_as_rolling_would() -> None:
+    images = torch.zeros(6, 1, 12, 12, dtype=torch.uint8)
+    images[:, :, 2:-2, 2:-2] = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
+    recipe = ExtractorRecipe(batch=2, shift=2, seed=3)
+    generator = torch.Generator().manual_seed(3 * 1_000_003)
+    order = torch.randperm(6, generator=generator)
+    for chosen, (batch, labels) in zip(
+        order.split(2), train_extractor.batches(images, torch.arange(6), recipe, 0), strict=True
+    ):
+        down, right = (int(torch.randint(-2, 3, (), generator=generator)) for _ in range(2))
+        assert torch.equal(labels, chosen)
+        assert torch.equal(batch, images[chosen].roll((down, right), (2, 3)).float())
 
 
 def test_cifar10_is_read_from_its_binary_version(data: Path) -> None:
@@ -144,6 +218,9 @@ def test_cifar10_is_read_from_its_binary_version(data: Path) -> None:
 
 def test_a_truncated_or_missing_file_is_one_sentence(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"test_batch\.bin does not exist.*binary version"):
+        cifar10(tmp_path, "test")
+    (tmp_path / "test_batch.bin").write_bytes(b"\x63" + bytes(RECORD - 1))
+    with pytest.raises(UserError, match=r"not a file of CIFAR-10: it has the label 99"):
         cifar10(tmp_path, "test")
     (tmp_path / "test_batch.bin").write_bytes((data / "test_batch.bin").read_bytes()[:-1])
     with pytest.raises(UserError, match=r"test_batch\.bin has 24583 bytes.*truncated"):
@@ -161,8 +238,45 @@ def test_the_commands_train_and_say_what_is_missing(
         monkeypatch.setattr(sys, "argv", ["train", "cifar10", "--data", "nowhere", "--out", str(tmp_path / "none")])
         assert module.main() == 1
         assert "does not exist" in capsys.readouterr().err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+    trained = tmp_path / "out"
+    assert {path.name for path in trained.iterdir()} == {
         "denoiser.safetensors", "training.safetensors", "extractor.safetensors",
     }  # fmt: skip
-    net = CIFAR10.workload.classifier()
-    net.load_state_dict(load_file(tmp_path / "out" / "extractor.safetensors"))
+    # What they leave is what bundling takes.
+    card = bundle(Job(small, data, trained), tmp_path / "bundled", counts=[2], pool=2)
+    assert (card["stored"], card["iterations"], card["complete"]) == ("float16", 8, True)
+    assert card["trained"] == card["extractor"]["trained"] == card["made_with"]
+    assert card["made_with"] == {"torch": torch.__version__, "device": "CPU"}
+    text = (tmp_path / "bundled" / "MODEL_CARD.md").read_text()
+    assert "train_denoiser cifar10 --data FOLDER --out TRAINING --images 32\n" in text
+    assert "bundle cifar10 --data FOLDER --training TRAINING --pool 2 --counts 2\n" in text
+    workload = type("Bundled", (Cifar10,), {"folder": tmp_path / "bundled"})()
+    average = load_file(trained / "denoiser.safetensors")["conv_in.weight"]
+    assert torch.equal(workload.denoiser().get_submodule("net.conv_in").weight, average.float())
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "sentence"),
+    [
+        (train_denoiser, ["--images", "3"], "3 images are less than one batch of 4"),
+        (train_denoiser, ["--device", "tpu"], "--device tpu is not known"),
+        (train_extractor, ["--epochs", "0"], "--epochs 0 is no training"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: ModuleType,
+    options: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.setattr(module, "TRAINING_SETS", {"cifar10": SMALL})
+    monkeypatch.setattr(sys, "argv", ["train", "cifar10", "--data", str(data), "--out", str(tmp_path), *options])
+    assert module.main() == 1
+    assert sentence in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sys, "argv", ["train", "cifar10", "--data", str(data), "--out", str(tmp_path / "file")])
+    assert module.main() == 1
+    assert "cannot be made (File exists)" in capsys.readouterr().err
