@@ -4,9 +4,10 @@
     python benchmarks/engines.py --net fashion --threads 2 --batch 1 16 --seconds 20
 
 The U-Net is google/ddpm-cifar10-32's architecture with random weights, the net of `fashion` has its own; times do not
-depend on values. Quantized nets are rounded to nearest on ranges over -3 ... 3, everything but the attention products. All
-executables are compiled first and then run in turn in one process, so that a busy machine slows all of them; the ratios
-of medians count. `half the steps` is per image: int8 with half the steps against eager and openvino f32 with all.
+depend on values. Quantized nets are rounded to nearest on ranges over -3 ... 3, everything but the attention products.
+All executables are compiled first and then run in turn in one process, so that a busy machine slows all of them; the
+ratios of medians count. `half the steps` is per image: int8 with half the steps against eager and openvino f32 with
+all.
 """
 
 from __future__ import annotations
