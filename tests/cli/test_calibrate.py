@@ -255,8 +255,18 @@ def test_one_file_for_several_seeds_is_said(here: Path, capsys: pytest.CaptureFi
         assert any(line.startswith(note) for line in notes) == is_said
 
 
-@pytest.mark.parametrize("quantizer", ["cheap", "rtn", "ptq4dm", "pqcad[distiller=none,weight_budget=2,ramp=1]"])
-@pytest.mark.parametrize("sampler", ["ndtc[preset=text]", "uniform", "interval", "stratified"])
+PROGRESSIVE = "pqcad[distiller=none,weight_budget=2,ramp=1]"
+SAMPLERS = ("ndtc[preset=text]", "uniform", "interval", "stratified")
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "sampler"),
+    [
+        *((quantizer, sampler) for quantizer in ("cheap", "rtn", "ptq4dm") for sampler in SAMPLERS),
+        (PROGRESSIVE, "stratified"),
+        *(pytest.param(PROGRESSIVE, sampler, marks=pytest.mark.slow) for sampler in SAMPLERS[:3]),
+    ],
+)
 def test_every_sampler_serves_every_quantizer(here: Path, quantizer: str, sampler: str) -> None:
     name, _, options = quantizer.rstrip("]").partition("[")
     drawn_with, _, preset = sampler.rstrip("]").partition("[")
