@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pqbench.bench.records import Record
+from pqbench.bench.records import Manifest, Record
 from pqbench.bench.store import RunFolder
 from pqbench.files import write_atomically
 
@@ -21,10 +21,11 @@ BIAS_PLOT = "n_bias"
 def write_report(run: RunFolder) -> list[Path]:
     """Write tables and figures into the run's folder, each whole or not at all; return what was written.
 
-    table.md, table.tex, table.csv (one row a cell), table.html, quality_latency.png and .svg, samples.png where images
-    were kept, calibration.png and .svg where calibration sets were drawn, corrections.png and .svg where predictions
-    were corrected, n_bias.png and .svg where a distance was extrapolated to infinitely many images, and trace-NAME.png
-    for each cell with a trace of progressive quantization. The same records give the same bytes.
+    table.md, table.tex, table.csv (one row a cell), table.html, quality_latency.png and .svg where cells have both a
+    distance and a latency, samples.png where images were kept, calibration.png and .svg where calibration sets were
+    drawn, corrections.png and .svg where predictions were corrected, n_bias.png and .svg where a distance was
+    extrapolated to infinitely many images, and trace-NAME.png for each cell with a trace of progressive quantization.
+    The same records give the same bytes.
 
     Raises `UserError` for a folder that holds no run, damaged records or a full disk.
     """
@@ -46,7 +47,6 @@ def write_report(run: RunFolder) -> list[Path]:
 
 def figures_of(run: RunFolder) -> dict[str, bytes]:
     """The run's figures by file name."""
-    from pqbench.report.figures.quality import quality_latency
     from pqbench.report.figures.samples import sample_grid
 
     manifest, records = run.manifest(), run.current_records()
@@ -54,8 +54,7 @@ def figures_of(run: RunFolder) -> dict[str, bytes]:
     grid = sample_grid(records, manifest, run.path)
     if grid is not None:
         figures[SAMPLE_GRID] = grid
-    figures[f"{QUALITY_PLOT}.png"] = quality_latency(records, manifest)
-    figures[f"{QUALITY_PLOT}.svg"] = quality_latency(records, manifest, "svg")
+    figures |= _quality(records, manifest)
     return figures | _time_steps(records) | _gains(records) | _biases(records) | _traces(records)
 
 
@@ -73,6 +72,14 @@ def shown_figures(figures: Mapping[str, bytes]) -> dict[str, bytes]:
         for name, figure in figures.items()
         if name.endswith(".png")
     }
+
+
+def _quality(records: list[Record], manifest: Manifest) -> dict[str, bytes]:
+    from pqbench.report.figures.quality import quality_latency
+
+    figure = quality_latency(records, manifest)
+    svg = quality_latency(records, manifest, "svg")
+    return {} if figure is None or svg is None else {f"{QUALITY_PLOT}.png": figure, f"{QUALITY_PLOT}.svg": svg}
 
 
 def _time_steps(records: list[Record]) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from pqbench.report.estimates import Estimate
 from pqbench.report.figures.labels import Label, place_labels
 from pqbench.report.figures.style import COLOURS, FAINT, INK, MARKERS, ImageFormat, drawn
 from pqbench.report.latency import LATENCY, latency_place
-from pqbench.report.results import distance_name, distance_of
+from pqbench.report.results import distance_of
 from pqbench.report.rows import Group, Row, grouped
 
 LOG_FROM = 3.0
@@ -35,26 +35,23 @@ class Point:
     is_reference: bool
 
 
-def quality_latency(records: Iterable[Record], manifest: Manifest, form: ImageFormat = "png") -> bytes:
+def quality_latency(records: Iterable[Record], manifest: Manifest, form: ImageFormat = "png") -> bytes | None:
     """A PNG or SVG: distance against measured milliseconds an image at batch 1; one panel for each protocol.
 
-    Error bars are the 95 % intervals; dashed lines mark the full-precision model on its fastest engine.
+    Error bars are the 95 % intervals; dashed lines mark the full-precision model on its fastest engine. None where no
+    cell has both.
     """
-    panels: list[tuple[Group | None, list[Point]]] = [
-        (group, _points(group)) for group in grouped(records, manifest) if group.protocol
-    ]
-    panels = panels or [(None, [])]
+    of_groups = ((group, _points(group)) for group in grouped(records, manifest) if group.protocol)
+    panels = [(group, points) for group, points in of_groups if points]
+    if not panels:
+        return None
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(1, len(panels), squeeze=False)
         for axes, (group, points) in zip(grid[0], panels, strict=True):
-            _panel(figure, axes, group, points, _distance(group, manifest))
+            _panel(figure, axes, group, points, distance_of(group, manifest))
 
     return drawn(draw, (7.2 * len(panels), 4.8), form)
-
-
-def _distance(group: Group | None, manifest: Manifest) -> str:
-    return distance_name(manifest) if group is None else distance_of(group, manifest)
 
 
 def _points(group: Group) -> list[Point]:
@@ -79,13 +76,9 @@ def _latencies(row: Row) -> list[tuple[str, Estimate]]:
     return [(engine, estimate) for engine, estimate in found if estimate is not None]
 
 
-def _panel(figure: Figure, axes: Axes, group: Group | None, points: Sequence[Point], distance: str) -> None:
+def _panel(figure: Figure, axes: Axes, group: Group, points: Sequence[Point], distance: str) -> None:
     axes.set_xlabel("measured latency, ms an image at batch 1 (lower is better)")
     axes.set_ylabel(f"{distance} (lower is better)")
-    if not points:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "No cell has both a distance and a measured latency.", ha="center", color=INK)
-        return
     engines = sorted({point.engine for point in points})
     for point in points:
         _draw_point(axes, point, MARKERS[engines.index(point.engine) % len(MARKERS)])
@@ -164,9 +157,7 @@ def _reference_lines(axes: Axes, points: Sequence[Point]) -> None:
         )
 
 
-def _title(axes: Axes, group: Group | None, points: Sequence[Point]) -> None:
-    if group is None:
-        return
+def _title(axes: Axes, group: Group, points: Sequence[Point]) -> None:
     shown = {point.label for point in points}
     missing = [_name(row) for row in group.rows if _name(row) not in shown]
     title = f"{group.workload}, budget {group.budget}, protocol {group.protocol}"
