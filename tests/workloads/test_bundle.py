@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_unets import small_unet
 
 from pqbench.contracts.workload import Reference
 from pqbench.errors import UserError
@@ -26,17 +27,7 @@ from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.fashion import Fashion
 from pqbench.workloads.training_sets import FASHION, ExtractorRecipe
 
-ARCHITECTURE = {
-    "sample_size": 16,
-    "in_channels": 4,
-    "out_channels": 4,
-    "layers_per_block": 1,
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "attention_head_dim": 8,
-    "norm_num_groups": 4,
-}
+ARCHITECTURE = small_unet(16, 4)
 RECIPE = {
     "images": 128, "batch": 64, "peak_lr": 1e-3, "ema": 0.9, "seed": 0,
     "train_steps": 1000, "beta_start": 1e-4, "beta_end": 0.02,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_unets import small_unet
 
 from pqbench.errors import UserError
 from pqbench.workloads import train_denoiser, train_extractor
@@ -21,17 +22,7 @@ from pqbench.workloads.datasets import cifar10
 from pqbench.workloads.train_denoiser import Trainer, learning_rate, open_trainer, train
 from pqbench.workloads.training_sets import CIFAR10, ExtractorRecipe, Recipe, TrainingSet
 
-ARCHITECTURE = {
-    "sample_size": 32,
-    "in_channels": 3,
-    "out_channels": 3,
-    "layers_per_block": 1,
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "attention_head_dim": 8,
-    "norm_num_groups": 4,
-}
+ARCHITECTURE = small_unet(32, 3)
 RECIPE = Recipe(images=32, batch=4, warmup_iterations=2, mirror=True)
 SMALL = replace(CIFAR10, architecture=ARCHITECTURE, recipe=RECIPE)
 RECORD = 1 + 3 * 32 * 32
