@@ -21,6 +21,7 @@ def test_engines_answer_as_eager_torch_does(engine: Engine, workload: Workload) 
     assert check_engine(engine, workload=workload) == ""
 
 
+@pytest.mark.slow
 def test_a_conditional_net_is_timed_in_a_process_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "fp.safetensors"
     save_checkpoint(TinyText().denoiser(), path)

@@ -103,6 +103,7 @@ def own(engine: type) -> str:
     return f"{__name__}:{engine.__name__}"
 
 
+@pytest.mark.slow
 def test_a_known_speed_is_measured_and_a_slow_process_among_three_only_makes_it_noisy(
     full_precision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,9 @@ def test_methods(method: type[Method]) -> None:
     check_method(method)
 
 
-@pytest.mark.parametrize("workload", [TinyWorkload, Fashion, Cifar10], ids=lambda w: w.name)
+@pytest.mark.parametrize(
+    "workload", [TinyWorkload, *(pytest.param(each, marks=pytest.mark.slow) for each in (Fashion, Cifar10))]
+)
 def test_workloads(workload: type[Workload]) -> None:
     check_workload(workload())
 
