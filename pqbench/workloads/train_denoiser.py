@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pqbench.devices import require_usable_device
+from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.errors import UserError
 from pqbench.torchvision_shim import declare_missing_operators
 
@@ -31,7 +32,7 @@ declare_missing_operators()
 
 from diffusers import UNet2DModel  # noqa: E402  (the shim must come first)
 
-from pqbench.workloads.training_files import made_with, make_folder, save_atomically  # noqa: E402
+from pqbench.workloads.training_files import made_with, make_folder, write_tensors  # noqa: E402
 from pqbench.workloads.training_sets import TRAINING_SETS, Recipe, TrainingSet  # noqa: E402
 
 _FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -40,12 +41,6 @@ CHECKPOINT = "training.safetensors"
 _RATE_OVER = 300  # iterations, at most,
 _RATE_SHARE = 0.05  # of the time
 _LOSS_MEMORY = 0.99
-
-
-def alphas_cumprod(recipe: Recipe) -> Tensor:
-    """The products of (1 - beta) of the linear schedule, (T,) float64."""
-    betas = torch.linspace(recipe.beta_start, recipe.beta_end, recipe.train_steps, dtype=torch.float64)
-    return torch.cumprod(1 - betas, 0)
 
 
 def learning_rate(recipe: Recipe, iteration: int) -> float:
@@ -78,7 +73,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.weights.values(), lr=0.0, weight_decay=1e-4, fused=self.device.type == "cuda" or None
         )
-        self.abar = alphas_cumprod(recipe).float().to(self.device)
+        schedule = NoiseSchedule.linear(recipe.train_steps, recipe.beta_start, recipe.beta_end)
+        self.abar = schedule.alphas_cumprod.float().to(self.device)
         self.iteration = 0
         self.loss = torch.full((), float("nan"), device=self.device)
         self._backward: Callable[..., Tensor] = self.backward
@@ -176,7 +172,7 @@ class Trainer:
             "loss": str(float(self.loss)),
             "recipe": json.dumps(asdict(self.recipe)),
         }
-        save_atomically({k: v.contiguous() for k, v in state.items()}, self.checkpoint, metadata)
+        write_tensors({k: v.contiguous() for k, v in state.items()}, self.checkpoint, metadata)
 
     def restore(self) -> None:
         """Go on where the checkpoint in the output folder left off; the recipe is that of its training."""
@@ -212,7 +208,7 @@ class Trainer:
             **made_with(str(self.device)),
         }
         weights = {k: v.to("cpu", self.training.stored).contiguous() for k, v in self.ema.items()}
-        save_atomically(weights, self.out / "denoiser.safetensors", metadata)
+        write_tensors(weights, self.out / "denoiser.safetensors", metadata)
 
 
 def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pqbench.devices import require_usable_device
 from pqbench.errors import UserError
-from pqbench.workloads.training_files import made_with, make_folder, save_atomically
+from pqbench.workloads.training_files import made_with, make_folder, write_tensors
 from pqbench.workloads.training_sets import TRAINING_SETS, ExtractorRecipe
 
 
@@ -83,9 +83,9 @@ def accuracy(net: Any, images: Tensor, labels: Tensor) -> float:
 
 
 def save(net: nn.Module, recipe: ExtractorRecipe, test_accuracy: float, path: Path, device: str = "cpu") -> None:
-    """Write the weights, with what made them, through a temporary file: no half-written one is found at `path`."""
+    """Write the weights, with what made them."""
     metadata = {"recipe": json.dumps(asdict(recipe)), "test_accuracy": f"{test_accuracy:.4f}", **made_with(device)}
-    save_atomically({name: tensor.cpu() for name, tensor in net.state_dict().items()}, path, metadata)
+    write_tensors({name: tensor.cpu() for name, tensor in net.state_dict().items()}, path, metadata)
 
 
 def main() -> int:

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pqbench.devices import graphics_card
 from pqbench.errors import UserError
+from pqbench.files import write_atomically
 
 
-def save_atomically(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file beside `path` and rename it, so that a kill leaves the old one whole."""
-    temporary = path.with_suffix(".tmp")
-    save_file(dict(tensors), temporary, dict(metadata))
-    temporary.replace(path)
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; raises as `write_atomically` does."""
+    write_atomically(path, save(dict(tensors), dict(metadata)))
 
 
 def made_with(device: str) -> dict[str, str]:
