@@ -35,7 +35,7 @@ from pqbench.workloads.acceptance import PURPOSE, RULE, measure_windows
 from pqbench.workloads.assets import CARD, file_sha256
 from pqbench.workloads.bundled import DENOISER, EXTRACTOR, REFERENCE, SAMPLER
 from pqbench.workloads.model_card import render
-from pqbench.workloads.training_files import made_with
+from pqbench.workloads.training_files import exit_status, made_with
 from pqbench.workloads.training_sets import TRAINING_SETS, TrainingSet
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -210,17 +210,16 @@ def main() -> int:
     parser.add_argument("--pool", type=int, default=POOL, help="images sampled to set the windows")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
+    return exit_status(lambda: _make(options))
+
+
+def _make(options: argparse.Namespace) -> None:
     training = TRAINING_SETS[options.workload]
     job = Job(training, options.data, options.training, options.device)
-    try:
-        require_usable_device(options.device)
-        card = bundle(job, options.out or training.workload.folder, _counts(options.counts), options.pool)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+    require_usable_device(options.device)
+    card = bundle(job, options.out or training.workload.folder, _counts(options.counts), options.pool)
     for window in card["acceptance"]["windows"]:
         print("n {n}: FD {fd} in [{low}, {high}]".format(**window))
-    return 0
 
 
 if __name__ == "__main__":

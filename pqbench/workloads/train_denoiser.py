@@ -32,7 +32,7 @@ declare_missing_operators()
 
 from diffusers import UNet2DModel  # noqa: E402  (the shim must come first)
 
-from pqbench.workloads.training_files import made_with, make_folder, write_tensors  # noqa: E402
+from pqbench.workloads.training_files import exit_status, made_with, make_folder, write_tensors  # noqa: E402
 from pqbench.workloads.training_sets import TRAINING_SETS, Recipe, TrainingSet  # noqa: E402
 
 _FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -342,21 +342,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="train a new one for about as long, instead")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
+    return exit_status(lambda: _make(options))
+
+
+def _make(options: argparse.Namespace) -> None:
     training = TRAINING_SETS[options.workload]
-    try:
-        require_usable_device(options.device)
-        images, _ = training.read(options.data, "train")
-        make_folder(options.out)
-        trainer = open_trainer(training, options.images, options.out, options.device)
-        minutes = options.minutes
-        if trainer.iteration:
-            print(f"Going on after iteration {trainer.iteration} to {trainer.recipe.images} images.", flush=True)
-            minutes = None
-        train(trainer, images, minutes)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    require_usable_device(options.device)
+    images, _ = training.read(options.data, "train")
+    make_folder(options.out)
+    trainer = open_trainer(training, options.images, options.out, options.device)
+    if trainer.iteration:
+        print(f"Going on after iteration {trainer.iteration} to {trainer.recipe.images} images.", flush=True)
+    train(trainer, images, None if trainer.iteration else options.minutes)
 
 
 if __name__ == "__main__":

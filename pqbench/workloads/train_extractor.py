@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pqbench.devices import require_usable_device
 from pqbench.errors import UserError
-from pqbench.workloads.training_files import made_with, make_folder, write_tensors
+from pqbench.workloads.training_files import exit_status, made_with, make_folder, write_tensors
 from pqbench.workloads.training_sets import TRAINING_SETS, ExtractorRecipe
 
 
@@ -97,26 +97,25 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="[default: the recipe's]")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
+    return exit_status(lambda: _make(options))
+
+
+def _make(options: argparse.Namespace) -> None:
     training = TRAINING_SETS[options.workload]
     recipe = training.extractor_recipe
     if options.epochs is not None:
         recipe = replace(recipe, epochs=options.epochs)
-    try:
-        require_usable_device(options.device)
-        if recipe.epochs < 1:
-            raise UserError(f"--epochs {recipe.epochs} is no training: take 1 or more.")
-        seen, unseen = training.read(options.data, "train"), training.read(options.data, "test")
-        make_folder(options.out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+    require_usable_device(options.device)
+    if recipe.epochs < 1:
+        raise UserError(f"--epochs {recipe.epochs} is no training: take 1 or more.")
+    seen, unseen = training.read(options.data, "train"), training.read(options.data, "test")
+    make_folder(options.out)
     torch.manual_seed(recipe.seed)
     net = training.workload.classifier().to(options.device)
     train(net, seen[0].to(options.device), seen[1].to(options.device), recipe)
     test_accuracy = accuracy(net, unseen[0].to(options.device), unseen[1].to(options.device))
     save(net, recipe, test_accuracy, options.out / "extractor.safetensors", options.device)
     print(f"accuracy on the test images: {test_accuracy:.4f}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What both training commands write, and with what they were made."""
+"""What the commands that make a bundled workload share: files, what they were made with, and how they end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -22,6 +23,16 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
 def made_with(device: str) -> dict[str, str]:
     """What a file says of where it was made: the release of torch, and the card, or "CPU"."""
     return {"torch": torch.__version__, "device": graphics_card(device) or "CPU"}
+
+
+def exit_status(work: Callable[[], None]) -> int:
+    """Do the work of a command: 0, or 1 with a `UserError` as one sentence on standard error."""
+    try:
+        work()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def make_folder(folder: Path) -> None:
