@@ -26,7 +26,8 @@ class OpenVino(Engine):
     """Executes full-precision nets in float32 and quantized ones with int8 kernels.
 
     Grids of fewer than 8 bits run on the same int8 kernels: the integers are those of the narrow grid, the arithmetic
-    is exact, and what is saved over 8 bits is storage on disk, not time; in memory each integer takes a byte.
+    is exact, and what is saved over 8 bits is storage on disk, not time; in memory each integer takes a byte. On a CPU
+    whose int8 kernels saturate, layers that could do so run in float32 (see `pqbench.engines.openvino.exact`).
     """
 
     name: ClassVar[str] = "openvino"
@@ -66,7 +67,9 @@ class OpenVino(Engine):
             raise UserError(missing)
         import openvino
 
-        model = to_openvino(lower(net), shape, batch, condition)
+        from pqbench.engines.openvino.exact import protect
+
+        model = protect(to_openvino(lower(net), shape, batch, condition))
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -74,7 +77,14 @@ class OpenVino(Engine):
             # Else linear layers with integer weights alone would get 8-bit inputs, which the model does not ask for.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
-        return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings), layer_names(net))
+        try:
+            executable = openvino.Core().compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"OpenVINO has no kernel on this CPU for a part of this net ({reason}): time it with another engine."
+            ) from error
+        return OpenVinoExecutable(executable, layer_names(net))
 
 
 @dataclass(frozen=True)
