@@ -19,7 +19,7 @@ from pqbench.bench.scoring import Scoring
 from pqbench.bench.stage import Stage
 from pqbench.contracts import CalibrationSampler, ImageMetric
 from pqbench.devices import card_facts, device_of, driver
-from pqbench.environment import package_versions
+from pqbench.environment import instruction_set, package_versions
 from pqbench.errors import UserError
 from pqbench.methods.composition import Part
 from pqbench.registry.provenance import source_hash
@@ -238,7 +238,12 @@ def _timing(job: Job, model: Stage) -> Stage:
         "code": _source("engines", "evaluation"),
         "versions": package_versions(),
         **({"exclusive": job.exclusive} if job.exclusive else {}),
-        "machine": {"node": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()},
+        "machine": {
+            "node": platform.node(),
+            "processor": platform.processor(),
+            "cores": os.cpu_count(),
+            "instructions": list(instruction_set()),
+        },
         **card,
         **({"driver": driver()} if card else {}),
     }

@@ -43,6 +43,15 @@ class OpenVino(Engine):
             return f"The engine {self.name} needs the package openvino: pip install openvino."
         return ""
 
+    def kernels(self) -> dict[str, str]:
+        """Whether int8 products are exact on this CPU, or which kinds saturate and so run in float32."""
+        if self.available():
+            return {}
+        from pqbench.engines.openvino.exact import saturating_kinds
+
+        kinds = sorted(saturating_kinds())
+        return {"int8": f"saturates ({', '.join(kinds)}): wide products in float32" if kinds else "exact"}
+
     def export(self, model: Exportable, folder: Path) -> None:
         """Write a folder that needs openvino, numpy and pillow alone (see `pqbench.engines.exporting`)."""
         from pqbench.engines.openvino.export import write_folder
