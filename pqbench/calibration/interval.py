@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.runs import calibration_set
 from pqbench.contracts.calibration import CalibrationSampler, CalibrationSet
 from pqbench.contracts.context import Context
 from pqbench.contracts.parameters import parameter
-from pqbench.errors import UserError
 
 Q_DIFFUSION_BIBTEX = """@inproceedings{li2023qdiffusion,
   title     = {{Q-Diffusion}: Quantizing Diffusion Models},

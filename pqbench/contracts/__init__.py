@@ -10,9 +10,9 @@ from pqbench.contracts.extractor import FeatureExtractor, Weights
 from pqbench.contracts.method import Method
 from pqbench.contracts.metric import Contribution, ImageMetric, MetricInputs, Score, ScoringRules, Setting
 from pqbench.contracts.parameters import BUDGETS, Budget, Parameter, parameter, parameters_of
+from pqbench.contracts.precision import Precision
 from pqbench.contracts.quantizer import Quantizer
 from pqbench.contracts.workload import AcceptanceWindow, Extractor, Reference, Workload
-from pqbench.methods.precision import Precision
 
 __all__ = [
     "API_VERSION",

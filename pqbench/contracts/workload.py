@@ -10,8 +10,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pqbench.contracts.component import Component, Kind
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.diffusion.timesteps import trailing_timesteps
+from pqbench.contracts.schedule import NoiseSchedule
+from pqbench.contracts.timesteps import trailing_timesteps
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
+from pqbench.contracts.schedule import NoiseSchedule
 
 Denoiser = Callable[..., Tensor]
 """net(x_t, t, *condition): x_t (N, C, H, W), t (N,) int64, condition (N, ...) -> its prediction, (N, C, H, W)."""

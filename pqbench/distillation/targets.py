@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pqbench.base.errors import UserError
+from pqbench.contracts.schedule import NoiseSchedule
 from pqbench.diffusion.ddim import Denoiser, coefficient, ddim_step, step_factors
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.errors import UserError
 
 
 def student_timesteps(run: Tensor, halvings: int = 1) -> Tensor:

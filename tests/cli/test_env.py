@@ -8,8 +8,10 @@ import psutil
 import pytest
 import torch
 
-from pqbench import __version__, environment, torchvision_shim
+from pqbench import __version__
+from pqbench.base import torchvision_shim
 from pqbench.cli.main import run_command_line
+from pqbench.run import environment
 
 
 def test_env_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.distillation.targets import in_batches, merged_prediction
-from pqbench.distillation.training import Training, train
 from pqbench.testing.conditional import TinyText
+from pqbench.training.loop import Training, train
 
 WORKLOAD = TinyText()
 TEACHER = WORKLOAD.timesteps(4)

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pqbench.distillation.batches import ShuffledBatches
-from pqbench.distillation.training import Training, parameter_groups, train
-from pqbench.errors import UserError
-from pqbench.quantization.layers import QuantizedLayer
-from pqbench.quantization.ranges import minmax, rows
-from pqbench.quantization.tuning import settle, tunable_layers, tune
-from pqbench.quantization.verify import verify
+from pqbench.base.errors import UserError
+from pqbench.quantization.learning.tuning import settle, tunable_layers, tune
+from pqbench.quantization.net.layers import QuantizedLayer
+from pqbench.quantization.net.verify import verify
+from pqbench.quantization.ranges.rules import minmax, rows
+from pqbench.training.batches import ShuffledBatches
+from pqbench.training.loop import Training, parameter_groups, train
 
 GENTLE = Training(iterations=120, batch=8, weight_lr=0.05, step_lr=0.01, other_lr=0.01)
 

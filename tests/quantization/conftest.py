@@ -9,8 +9,8 @@ import torch
 from mini_denoiser import Example, MiniDenoiser, freeze, make_net
 from torch import nn
 
-from pqbench.methods.precision import Precision
-from pqbench.quantization.scope import quantize_layers
+from pqbench.contracts.precision import Precision
+from pqbench.quantization.net.scope import quantize_layers
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from report_runs import (
     typical_records,
 )
 
-from pqbench.bench.records import Record
-from pqbench.report.cells import flat_rows
-from pqbench.report.results import results_table
-from pqbench.report.table import DASH, Cell
+from pqbench.report.tables.flat import flat_rows
+from pqbench.report.tables.results import results_table
+from pqbench.report.tables.table import DASH, Cell
+from pqbench.results.records import Record
 
 
 def test_full_precision_comes_first_then_the_order_the_user_gave(records: list[Record]) -> None:

@@ -23,6 +23,7 @@ from torch import nn
 from pqbench.calibration.ndtc import Ndtc
 from pqbench.calibration.trajectories import Trajectories
 from pqbench.calibration.uniform import Uniform
+from pqbench.components import Registry
 from pqbench.contracts import (
     KINDS,
     CalibrationSampler,
@@ -36,9 +37,8 @@ from pqbench.contracts import (
     Workload,
 )
 from pqbench.engines.torch_eager import TorchEager
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.output_correction import correct_output
-from pqbench.registry import Registry
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.output_correction import correct_output
 from pqbench.testing import contracts
 from pqbench.testing.contracts import (
     ContractError,

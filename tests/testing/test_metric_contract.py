@@ -9,10 +9,10 @@ import pytest
 import torch
 from clip_files import ClipFiles
 
+from pqbench.components import Registry
+from pqbench.components.builtin import BUILTINS
 from pqbench.contracts import Contribution, ImageMetric, MetricInputs, Score
-from pqbench.evaluation.metrics.clip_score import ClipScore
-from pqbench.registry import Registry
-from pqbench.registry.builtin import BUILTINS
+from pqbench.scoring.metrics.clip_score import ClipScore
 from pqbench.testing.contracts import ContractError, check_metric
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pqbench.contracts import Context, Correction, parameter
-from pqbench.correction.match import Match, match
-from pqbench.correction.runs import Runs
+from pqbench.quantization.correction.match import Match, match
+from pqbench.quantization.correction.runs import Runs
 
 PTQD_BIBTEX = """@inproceedings{he2023ptqd,
   title     = {{PTQD}: Accurate Post-Training Quantization for Diffusion Models},

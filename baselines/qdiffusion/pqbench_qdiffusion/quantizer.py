@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from pqbench.calibration.interval import Q_DIFFUSION_BIBTEX
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.methods.precision import FULL_PRECISION_BITS
-from pqbench.quantization.block_source import BlockSource
-from pqbench.quantization.blocks import block_names
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.observers import MovingAverage, RangeRule
-from pqbench.quantization.ranges import lp_search, minmax
-from pqbench.quantization.reconstruction import Descent
-from pqbench.quantization.reconstruction_stages import RoundingStage, StepSizeStage
-from pqbench.quantization.scope import quantize_layers, split_patterns
+from pqbench.contracts.precision import FULL_PRECISION_BITS
+from pqbench.quantization.learning.block_source import BlockSource
+from pqbench.quantization.learning.reconstruction import Descent
+from pqbench.quantization.learning.reconstruction_stages import RoundingStage, StepSizeStage
+from pqbench.quantization.net.blocks import block_names
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.scope import quantize_layers, split_patterns
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MovingAverage, RangeRule
+from pqbench.quantization.ranges.rules import lp_search, minmax
 from pqbench_qdiffusion.ranges import magnitude
 
 RANGES = ("max", "mse")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pqbench.quantization.grid import Grid
-from pqbench.quantization.ranges import minmax
+from pqbench.quantization.grids.grid import Grid
+from pqbench.quantization.ranges.rules import minmax
 
 
 def magnitude(values: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

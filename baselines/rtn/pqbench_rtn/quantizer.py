@@ -8,11 +8,12 @@ from typing import ClassVar
 
 from torch import nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.errors import UserError
-from pqbench.quantization import observers, ranges
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.scope import quantize_layers, split_patterns
+from pqbench.quantization.net.scope import quantize_layers, split_patterns
+from pqbench.quantization.ranges import observers
+from pqbench.quantization.ranges import rules as ranges
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
 
 PERCENTILE_SHARE = 0.999
 SMALLEST_RESERVOIR = 4096

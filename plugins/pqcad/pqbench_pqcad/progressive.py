@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.distillation.batches import ShuffledBatches
-from pqbench.errors import UserError
-from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
-from pqbench.quantization.block_source import BlockSource, Inputs
-from pqbench.quantization.blocks import block_names
-from pqbench.quantization.scope import quantize_layers, split_patterns
-from pqbench.quantization.time_tables import start_tables
-from pqbench.quantization.tuning import settle, tunable_layers, tune
+from pqbench.contracts.precision import FULL_PRECISION_BITS, Precision
+from pqbench.quantization.grids.time_tables import start_tables
+from pqbench.quantization.learning.block_source import BlockSource, Inputs
+from pqbench.quantization.learning.tuning import settle, tunable_layers, tune
+from pqbench.quantization.net.blocks import block_names
+from pqbench.quantization.net.scope import quantize_layers, split_patterns
+from pqbench.training.batches import ShuffledBatches
 from pqbench_pqcad.activations import ActivationStage
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.progress import BlockProgress

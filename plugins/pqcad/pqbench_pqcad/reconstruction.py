@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.block_data import BlockData
-from pqbench.quantization.reconstruction import reconstruction_step
-from pqbench.quantization.tuning import TunableLayer
+from pqbench.quantization.learning.block_data import BlockData
+from pqbench.quantization.learning.reconstruction import reconstruction_step
+from pqbench.quantization.learning.tuning import TunableLayer
 from pqbench_pqcad.detector import MomentumDetector
 
 

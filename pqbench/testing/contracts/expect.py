@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pqbench.components.facts import problems
 from pqbench.contracts import Component
-from pqbench.registry.facts import problems
 
 
 class ContractError(AssertionError):

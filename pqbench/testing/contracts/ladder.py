@@ -8,7 +8,7 @@ from torch import nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSampler, Context, Engine, Precision, Quantizer, Workload
-from pqbench.ladder import climb
+from pqbench.sanity import climb
 from pqbench.testing.contracts.expect import expect
 from pqbench.testing.tiny import TinyWorkload
 

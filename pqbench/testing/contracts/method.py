@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pqbench.base.errors import UserError
+from pqbench.components import Registry
+from pqbench.components.grammar import parse_methods
 from pqbench.contracts import BUDGETS, Method
-from pqbench.errors import UserError
 from pqbench.methods.ablation import ablation_rows
 from pqbench.methods.composition import compose
-from pqbench.methods.grammar import parse_methods
-from pqbench.registry import Registry
 from pqbench.testing.contracts.expect import expect, expect_sound_facts
 
 

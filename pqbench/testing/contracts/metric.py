@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pqbench.contracts import Contribution, ImageMetric, MetricInputs, Reference, Score, ScoringRules, Setting
 from pqbench.contracts.metric import Need
-from pqbench.evaluation.scoring import inputs_of
+from pqbench.scoring.values import inputs_of
 from pqbench.testing.contracts.expect import expect, expect_sound_facts
 from pqbench.testing.contracts.leaks import no_leaked_globals
 

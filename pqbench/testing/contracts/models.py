@@ -9,18 +9,18 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import Context, Precision, Workload
-from pqbench.errors import UserError
-from pqbench.quantization.attention import quantized_operands
-from pqbench.quantization.audit import audit
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
-from pqbench.quantization.layers import ActivationQuantizer, quantized_layers
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.scope import quantize_layers
-from pqbench.quantization.verify import verify
+from pqbench.inspection.audit import audit
+from pqbench.quantization.checkpoint.io import load_checkpoint, save_checkpoint
+from pqbench.quantization.net.attention import quantized_operands
+from pqbench.quantization.net.layers import ActivationQuantizer, quantized_layers
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.net.verify import verify
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MinMax
+from pqbench.quantization.ranges.rules import minmax
 from pqbench.testing.contracts.expect import expect
 
 Bits = dict[str, tuple[int, int]]

@@ -1,0 +1,124 @@
+"""The machine and the packages that results depend on, for `pqbench env` and for manifests."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from pqbench import __version__
+
+PACKAGES: Final = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "timm",
+    "open_clip_torch",
+    "torch-fidelity",
+    "clean-fid",
+    "openvino",
+    "numpy",
+    "scipy",
+    "pandas",
+    "safetensors",
+    "pluggy",
+)
+CPU_FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
+"""Instruction sets that decide how fast an engine's kernels are."""
+
+
+def environment() -> dict[str, Any]:
+    """All facts, as plain data: packages, python, platform, cpu, memory_bytes, threads, gpus, energy, notes.
+
+    `notes` are sentences about what is amiss and what pqbench does about it. Imports torch.
+    """
+    return {
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_facts(),
+        "memory_bytes": _memory_bytes(),
+        "threads": _threads(),
+        "gpus": _gpus(),
+        "energy": energy_facts(),
+        "notes": _notes(),
+    }
+
+
+def package_versions() -> dict[str, str | None]:
+    """The running pqbench, and installed versions of the packages that matter; None for one that is absent."""
+    return {"pqbench": __version__} | {name: installed_version(name) for name in PACKAGES}
+
+
+def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """Model, cores that this process may use, and which of `CPU_FLAGS` there are (None where they cannot be read)."""
+    entries: dict[str, str] = {}
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            entries.setdefault(key.strip(), value.strip())
+    flags = entries.get("flags")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "model": entries.get("model name") or platform.processor() or platform.machine(),
+        "cores": cores,
+        "flags": None if flags is None else [flag for flag in CPU_FLAGS if flag in flags.split()],
+    }
+
+
+def energy_facts(powercap: Path | None = None) -> dict[str, dict[str, Any]]:
+    """For each kind of device that is there, the energy counters that can be read, and why there are none."""
+    from pqbench.timing.energy import POWERCAP, energy_counters
+
+    facts = {}
+    for device in ("cpu", "cuda") if _gpus() else ("cpu",):
+        counters, missing = energy_counters(device, powercap or POWERCAP)
+        facts[device] = {"counters": [counter.name for counter in counters], "missing": missing}
+    return facts
+
+
+def torchvision_note() -> str:
+    """What is wrong with the installed torchvision and what pqbench does about it; empty when nothing is."""
+    from pqbench.base.torchvision_shim import declare_missing_operators
+
+    if not declare_missing_operators():
+        return ""
+    return (
+        f"torchvision {installed_version('torchvision')} was built for another torch than the installed "
+        f"{installed_version('torch')}, so "
+        'its compiled operators do not load ("operator torchvision::nms does not exist"). pqbench declares them '
+        "without an implementation before it imports torchvision, which is enough for all it uses; to mend the "
+        "installation, install the torchvision that belongs to this torch."
+    )
+
+
+def installed_version(package: str) -> str | None:
+    """Of a distribution as `pip` names it; None for one that is absent."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory_bytes() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def _threads() -> dict[str, int]:
+    import torch
+
+    return {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()}
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _notes() -> list[str]:
+    return [note for note in (torchvision_note(),) if note]
