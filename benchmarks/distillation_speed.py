@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.profiler import profile
 
 from pqbench.contracts.precision import Precision
+from pqbench.distillation.parameter_groups import parameter_groups
 from pqbench.quantization.learning.tuning import tune
-from pqbench.training.loop import Training, parameter_groups
+from pqbench.training.loop import Training
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.training.sets import FASHION
 

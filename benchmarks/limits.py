@@ -19,8 +19,8 @@ from fashion_images import distance, images
 from torch import Tensor, nn
 
 from pqbench.contracts.precision import FULL_PRECISION_BITS
+from pqbench.diffusion.merged import merged_prediction
 from pqbench.diffusion.noise import initial_noise
-from pqbench.distillation.targets import merged_prediction
 from pqbench.quantization.checkpoint.io import load_checkpoint
 from pqbench.quantization.net.blocks import block_names
 from pqbench.quantization.net.layers import activation_quantizers

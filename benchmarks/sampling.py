@@ -20,8 +20,7 @@ from engines import net_and_shape
 from torch import Tensor
 
 from pqbench.base.torchvision_shim import declare_missing_operators
-from pqbench.contracts.schedule import NoiseSchedule
-from pqbench.contracts.timesteps import trailing_timesteps
+from pqbench.contracts.schedule import NoiseSchedule, trailing_timesteps
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pqbench.base.version import __version__
+
 if TYPE_CHECKING:
     from pqbench.components.hookspecs import hookimpl
 
 __all__ = ["__version__", "hookimpl"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

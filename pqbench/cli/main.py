@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Final
 
 import typer
 
-from pqbench import __version__
 from pqbench.base.errors import UserError
+from pqbench.base.version import __version__
 from pqbench.cli.shared.interrupts import interrupts_between_imports
 from pqbench.cli.shared.lazy import CommandRef, LazyGroup
 

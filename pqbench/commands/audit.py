@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pydantic import BaseModel, ConfigDict
-
 from pqbench.base.errors import UserError
 from pqbench.inspection.stored_bits import FileAudit, audit_file
+from pqbench.results.cell_audit import CellAudit
 from pqbench.results.records import Record
 from pqbench.run.cache import StageCache
 from pqbench.run.checkpoints import CellCheckpoint, checkpoints
-
-
-class CellAudit(BaseModel):
-    """One cell. `missing` says why there is no file, `problem` what is wrong with it; both are empty otherwise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cell: str
-    label: str
-    precision: str
-    seed: int
-    file: FileAudit | None = None
-    missing: str = ""
-    problem: str = ""
 
 
 def audit_cells(records: Iterable[Record], cache: StageCache) -> Iterator[CellAudit]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pqbench.base.errors import UserError
 from pqbench.base.files import TEMPORARY_SUFFIX, explained_writing
+from pqbench.base.packages import package_versions
 from pqbench.base.text import did_you_mean
 from pqbench.commands.compare import split_name
 from pqbench.contracts import Component, Engine, Workload
@@ -28,7 +29,6 @@ from pqbench.results.rows import quality_protocol
 from pqbench.results.store import RunFolder
 from pqbench.run.cache import StageCache
 from pqbench.run.checkpoints import checkpoints
-from pqbench.run.environment import package_versions
 
 CARD = "README.md"
 EXAMPLE_ROWS = 16

@@ -165,7 +165,7 @@ def _metric(component: Any) -> Iterator[str]:
 
 
 def _workload(component: Any) -> Iterator[str]:
-    from pqbench.diffusion.ddim import PREDICTIONS
+    from pqbench.contracts.schedule import PREDICTIONS
 
     if component.prediction not in PREDICTIONS:
         yield f"its prediction is {component.prediction!r}, not one of {', '.join(PREDICTIONS)}"

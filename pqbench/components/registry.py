@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
-from pqbench import __version__
 from pqbench.base.errors import UserError
 from pqbench.base.text import did_you_mean
+from pqbench.base.version import __version__
 from pqbench.components.builtin import BUILTINS
 from pqbench.components.hookspecs import HOOKS
 from pqbench.components.loader import LoadResult, load

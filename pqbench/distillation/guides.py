@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pqbench.base.errors import UserError
 from pqbench.contracts.context import Context
-from pqbench.distillation.targets import in_batches, merged_prediction
+from pqbench.diffusion.merged import merged_prediction
+from pqbench.distillation.targets import in_batches
 from pqbench.training.resume import ResumeFile, digest_of
 
 _BATCH = 64

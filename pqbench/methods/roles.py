@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pqbench import __version__
 from pqbench.base.errors import UserError
+from pqbench.base.version import __version__
 from pqbench.calibration import stored
 from pqbench.components import Provenance, Registered, Registry
 from pqbench.components.provenance import source_hash

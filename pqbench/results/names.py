@@ -1,8 +1,11 @@
-"""How the names of latencies are read."""
+"""How the names of measurements on engines begin, and how those of latencies are read."""
 
 from __future__ import annotations
 
 LATENCY = "latency_ms_per_image@"
+ENERGY = "energy_joules_per_image@"
+PARITY = "parity@"
+IMAGE_PARITY = "parity_fd@"
 
 
 def latency_place(metric: str) -> tuple[str, int]:

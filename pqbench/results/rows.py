@@ -8,8 +8,8 @@ from functools import cached_property
 
 from pqbench.contracts.precision import Precision
 from pqbench.results.estimates import Estimate, over_seeds
+from pqbench.results.names import ENERGY, PARITY
 from pqbench.results.records import CHANGING, Manifest, Metric, Record
-from pqbench.timing.metrics import ENERGY, PARITY
 
 QUALITY = ("fd", "kid", "psnr_to_fp")
 """Metrics of the images, most telling first; the protocol of the first that is there decides a record's section."""

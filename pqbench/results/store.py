@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pqbench import __version__
 from pqbench.base.errors import UserError
 from pqbench.base.files import TEMPORARY_SUFFIX, explained_writing, force_to_disk, write_atomically
+from pqbench.base.version import __version__
 from pqbench.results.comparisons import COMPARISON_VERSION, Comparison, Comparisons
 from pqbench.results.records import SCHEMA_VERSION, Manifest, Record
 

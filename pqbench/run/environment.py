@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from pqbench import __version__
+from pqbench.base.packages import installed_version, package_versions
 
-PACKAGES: Final = (
-    "torch",
-    "torchvision",
-    "diffusers",
-    "timm",
-    "open_clip_torch",
-    "torch-fidelity",
-    "clean-fid",
-    "openvino",
-    "numpy",
-    "scipy",
-    "pandas",
-    "safetensors",
-    "pluggy",
-)
 CPU_FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 """Instruction sets that decide how fast an engine's kernels are."""
 
@@ -45,11 +29,6 @@ def environment() -> dict[str, Any]:
         "energy": energy_facts(),
         "notes": _notes(),
     }
-
-
-def package_versions() -> dict[str, str | None]:
-    """The running pqbench, and installed versions of the packages that matter; None for one that is absent."""
-    return {"pqbench": __version__} | {name: installed_version(name) for name in PACKAGES}
 
 
 def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
@@ -92,14 +71,6 @@ def torchvision_note() -> str:
         "without an implementation before it imports torchvision, which is enough for all it uses; to mend the "
         "installation, install the torchvision that belongs to this torch."
     )
-
-
-def installed_version(package: str) -> str | None:
-    """Of a distribution as `pip` names it; None for one that is absent."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _memory_bytes() -> int:

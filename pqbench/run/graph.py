@@ -11,20 +11,22 @@ from typing import Any
 
 import torch
 
-import pqbench
 from pqbench.base.devices import card_facts, device_of, driver
 from pqbench.base.errors import UserError
+from pqbench.base.packages import package_versions
 from pqbench.components.provenance import source_hash
 from pqbench.contracts import CalibrationSampler, ImageMetric
 from pqbench.methods.composition import Part
 from pqbench.run.cell import Cell, Job
-from pqbench.run.environment import package_versions
 from pqbench.run.planning.budgets import Preset
 from pqbench.run.planning.judge import PARITY_IMAGES
 from pqbench.run.stage import Stage
 from pqbench.scoring.resolver import Scoring
 
 Metrics = tuple[Part[ImageMetric], ...]
+
+_ROOT = Path(__file__).parents[1]
+"""Of pqbench, below which the places are whose code is in keys."""
 
 _COMPUTING = (
     "calibration",
@@ -265,7 +267,6 @@ def _present(**inputs: Stage | None) -> dict[str, Stage]:
 @cache
 def _source(*places: str) -> str:
     """Hash of the code at these places in pqbench. Raises FileNotFoundError for a place that does not exist."""
-    root = Path(pqbench.__file__).parent
     for place in places:
-        (root / place).stat()
-    return source_hash([root / place for place in places])
+        (_ROOT / place).stat()
+    return source_hash([_ROOT / place for place in places])

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-import pqbench
 from pqbench.base.errors import UserError
+from pqbench.base.version import __version__
 from pqbench.components import Registry
 from pqbench.results.records import Manifest, Record
 from pqbench.results.store import RunFolder
@@ -21,7 +21,7 @@ def make_manifest(plan: Plan, registry: Registry, folder: RunFolder) -> Manifest
     """The manifest of `plan`, together with the cells in the folder that it does not replace."""
     earlier = folder.manifest() if folder.manifest_path.exists() else None
     return Manifest(
-        pqbench_version=pqbench.__version__,
+        pqbench_version=__version__,
         command=shlex.join(["pqbench", *sys.argv[1:]]),
         created=earlier.created if earlier else datetime.now(UTC).isoformat(timespec="seconds"),
         workload={

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pqbench.inspection.audit_result import Audit
+from pqbench.results.names import IMAGE_PARITY, PARITY
 from pqbench.results.records import Metric, Record
 from pqbench.run.cache import StageCache
 from pqbench.run.cell import Cell
@@ -16,8 +17,6 @@ from pqbench.run.execution.trace import thinned
 from pqbench.run.stages.compress import AUDIT, MODEL, TRACE
 from pqbench.run.stages.images import load_images, save_strip
 from pqbench.run.stages.measure import read_metrics
-from pqbench.timing.image_parity import IMAGE_PARITY
-from pqbench.timing.metrics import PARITY
 
 STRIP_IMAGES = 16
 COMPRESSION_STAGES = ("calibrate", "quantize", "distill", "correct")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from pqbench.run.environment import installed_version
+from pqbench.base.packages import installed_version
 
 
 @runtime_checkable

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from pqbench.base.text import percent
 from pqbench.contracts import Extractor, Reference
+from pqbench.results.names import IMAGE_PARITY
 from pqbench.results.records import Metric
 from pqbench.scoring.features import extract_features
 from pqbench.scoring.formulas.frechet import FeatureStatistics, frechet_distance
 from pqbench.scoring.formulas.paired import psnr
 from pqbench.scoring.protocol import Protocol
 
-IMAGE_PARITY = "parity_fd@"
 LIMIT = 0.01
 """Share of the simulation's distance to the real images that engine and simulation may be apart."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from pqbench.results.names import ENERGY, PARITY
 from pqbench.results.records import Metric
 from pqbench.timing import repeats
 from pqbench.timing.parity import complaint
@@ -19,9 +20,6 @@ from pqbench.timing.spec import (
     TimingSpec,
 )
 from pqbench.timing.steadiness import agree, is_disturbed, is_unsteady
-
-ENERGY = "energy_joules_per_image@"
-PARITY = "parity@"
 
 
 def metrics_of(spec: TimingSpec, results: Sequence[TimingResult]) -> dict[str, Metric]:

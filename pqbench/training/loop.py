@@ -1,16 +1,15 @@
-"""The training loop that distillers share: a student on its grids learns to predict given targets."""
+"""The training loop that distillers share: a student learns to predict given targets."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.learning.tunable_operand import tunable_operands
-from pqbench.quantization.learning.tuning import tunable_layers
 from pqbench.training.batches import ShuffledBatches
 from pqbench.training.resume import ResumeFile, digest_of
 from pqbench.training.state import Keep, TrainingState
@@ -47,45 +46,9 @@ class Training:
         return 0.5 * (1 + math.cos(math.pi * (iteration - warm) / max(1, self.iterations - warm)))
 
 
-def parameter_groups(net: nn.Module, training: Training) -> list[dict[str, object]]:
-    """Adam's parameter groups of a tuned net, each with its peak learning rate in `peak`."""
-    groups: list[dict[str, object]] = []
-    steps: list[nn.Parameter] = []
-    zeros: list[nn.Parameter] = []
-    inside: set[int] = set()
-    for _, layer in tunable_layers(net):
-        inside |= {id(p) for p in layer.parameters()}
-        unit = float(layer.weight_step().detach().mean()) if layer.weight_grid else _unit(layer.weight)
-        groups.append({"params": [layer.weight], "peak": training.weight_lr * unit})
-        if layer.weight_grid is not None:
-            steps.append(layer.weight_theta)
-        if layer.input_grid is not None:
-            steps.append(layer.input_theta)
-            zeros += [] if layer.input_zero is None else [layer.input_zero]
-    for _, operand in tunable_operands(net):
-        inside |= {id(p) for p in operand.parameters()}
-        if operand.input_grid is not None:
-            steps.append(operand.input_theta)
-            zeros += [] if operand.input_zero is None else [operand.input_zero]
-    outside = [p for p in net.parameters() if id(p) not in inside]
-    others = [p for p in outside if p.dim() < 2]
-    # Layers in full precision: their weights differ in magnitude as those of the others do.
-    groups += [{"params": [p], "peak": training.weight_lr * _unit(p)} for p in outside if p.dim() >= 2]
-    others += [layer.bias for _, layer in tunable_layers(net) if layer.bias is not None]
-    groups.append({"params": steps, "peak": training.step_lr})
-    # A zero-point moves in whole codes; this rate lets it cross one in the time a step size changes by a tenth.
-    groups.append({"params": zeros, "peak": training.step_lr * 10})
-    groups.append({"params": others, "peak": training.other_lr})
-    return [group for group in groups if group["params"]]
-
-
-def _unit(weight: Tensor) -> float:
-    """What stands for the step size of a weight that has none."""
-    return float(weight.detach().std()) / 8
-
-
 def train(
     student: nn.Module,
+    groups: Sequence[Mapping[str, Any]],
     x_t: Tensor,
     t: Tensor,
     target: Tensor,
@@ -97,6 +60,7 @@ def train(
 ) -> None:
     """Minimise the mean squared error of `student(x_t, t, *condition)` to `target`, in place.
 
+    groups        Adam's parameter groups, each with its peak learning rate in `peak`
     x_t, target   (N, C, H, W); t (N,); condition, each (N, ...)
     report        called with (iteration, smoothed loss) after every iteration
     keep          where states are kept, so that a killed training goes on and ends bit for bit as it would have
@@ -106,7 +70,6 @@ def train(
     iteration and what to lower.
     """
     student.requires_grad_(True)
-    groups = parameter_groups(student, training)
     optimizer = torch.optim.Adam([{"params": g["params"], "lr": 0.0} for g in groups], betas=(0.9, 0.99))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     order = ShuffledBatches(len(x_t), training.batch, generator)
@@ -117,7 +80,7 @@ def train(
     try:
         for iteration in range(state.load(file, keep), training.iterations):
             for group, made in zip(optimizer.param_groups, groups, strict=True):
-                group["lr"] = training.rate(iteration) * float(made["peak"])  # type: ignore[arg-type]
+                group["lr"] = training.rate(iteration) * float(made["peak"])
             index = next(order)
             answer = student(*(each[index] for each in (x_t, t, *condition)))
             loss = (answer - target[index]).square().mean()

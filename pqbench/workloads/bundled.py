@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pqbench.contracts.schedule import NoiseSchedule
-from pqbench.contracts.timesteps import trailing_timesteps
+from pqbench.contracts.schedule import NoiseSchedule, trailing_timesteps
 from pqbench.contracts.workload import AcceptanceWindow, Extractor, Reference, Workload
 from pqbench.workloads.assets import Assets
 from pqbench.workloads.diffusers_net import DiffusersDenoiser

@@ -22,14 +22,15 @@ from pqbench.components import Registry
 from pqbench.components.grammar import parse_methods
 from pqbench.contracts import Budget, Context, Distiller, Precision, Teachers
 from pqbench.contracts.parameters import BUDGETS
-from pqbench.diffusion.ddim import PREDICTIONS, ddim_sample
+from pqbench.contracts.schedule import PREDICTIONS
+from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.distillation.trained import LAST_GOOD
 from pqbench.methods.composition import compose
 from pqbench.quantization.checkpoint.io import load_checkpoint
 from pqbench.quantization.net.layers import quantized_layers
 from pqbench.quantization.net.verify import verify
-from pqbench.testing.contracts import check_distiller
+from pqbench.testing.checks import check_distiller
 
 SHORT = {"iterations": 6, "batch": 4}
 DISTILLERS: list[Distiller] = [

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from pqbench.base.errors import UserError
 from pqbench.base.torchvision_shim import declare_missing_operators
-from pqbench.contracts.schedule import NoiseSchedule
-from pqbench.contracts.timesteps import trailing_timesteps
-from pqbench.diffusion.ddim import PREDICTIONS, ddim_sample, ddim_step, successors
+from pqbench.contracts.schedule import PREDICTIONS, NoiseSchedule, trailing_timesteps
+from pqbench.diffusion.ddim import ddim_sample, ddim_step, successors
 from pqbench.diffusion.noise import initial_noise
 from pqbench.testing.tiny import TinyWorkload
 

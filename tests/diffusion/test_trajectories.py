@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pqbench.base.errors import UserError
-from pqbench.contracts.schedule import NoiseSchedule
-from pqbench.contracts.timesteps import trailing_timesteps
+from pqbench.contracts.schedule import NoiseSchedule, trailing_timesteps
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.diffusion.trajectories import collect

@@ -10,8 +10,8 @@ from pqbench.contracts import Engine, Workload
 from pqbench.engines.openvino.engine import OpenVino
 from pqbench.engines.torch_eager import TorchEager
 from pqbench.quantization.checkpoint.io import save_checkpoint
+from pqbench.testing.checks import check_engine
 from pqbench.testing.conditional import TinyLabelled, TinyText
-from pqbench.testing.contracts import check_engine
 from pqbench.timing.measure import TimingSpec, measure
 
 

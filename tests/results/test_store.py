@@ -12,27 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spawned import append_many, record
 
 from pqbench.base.errors import NoSpaceError, UserError
-from pqbench.results.records import Manifest, Metric, Record
+from pqbench.results.records import Manifest, Metric
 from pqbench.results.store import MANIFEST, RECORDS, RunFolder
 
 REUSED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
-
-
-def record(cell: str = "c1", **fields: object) -> Record:
-    base: dict[str, object] = {
-        "cell": cell,
-        "method": "rtn",
-        "label": "rtn",
-        "precision": "w4a4",
-        "workload": "fashion",
-        "steps": 20,
-        "seed": 0,
-        "budget": "quick",
-        "status": "ok",
-    }
-    return Record.model_validate(base | fields)
 
 
 def manifest(**fields: object) -> Manifest:
@@ -230,14 +216,9 @@ def test_other_errors_of_the_disk_are_not_hidden(run: RunFolder, monkeypatch: py
     assert not isinstance(caught.value, NoSpaceError)
 
 
-def _append_many(path: Path, writer: int) -> None:
-    for i in range(20):
-        RunFolder(path).append(record(f"{writer}-{i}", reason="x" * 5000))
-
-
 def test_processes_append_whole_lines_at_the_same_time(run: RunFolder) -> None:
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append_many, args=(run.path, writer)) for writer in range(2)]
+    writers = [context.Process(target=append_many, args=(run.path, writer)) for writer in range(2)]
     for process in writers:
         process.start()
     for process in writers:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import time
 from collections.abc import Callable
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from spawned import make_slowly
 
 from pqbench.base.errors import NoSpaceError, UserError
 from pqbench.run.cache import StageCache, default_cache_folder
@@ -72,21 +71,10 @@ def test_a_truncated_output_is_not_there_for_a_plan(cache: StageCache) -> None:
     assert not cache.has("k")
 
 
-def _slow(root: Path, begun: Event, made: Path) -> None:
-    def work(folder: Path) -> None:
-        begun.set()
-        with made.open("a") as file:
-            file.write("x")
-        time.sleep(0.5)
-        (folder / "a").write_text("whole")
-
-    StageCache(root).produce("k", work)
-
-
 def test_two_processes_make_an_output_once(cache: StageCache, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     begun, made = context.Event(), tmp_path / "made"
-    process = context.Process(target=_slow, args=(cache.root, begun, made))
+    process = context.Process(target=make_slowly, args=(cache.root, begun, made))
     process.start()
     assert begun.wait(60)
     said: list[str] = []

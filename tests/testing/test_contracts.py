@@ -40,7 +40,7 @@ from pqbench.engines.torch_eager import TorchEager
 from pqbench.quantization.net.layers import quantized_layers
 from pqbench.quantization.net.output_correction import correct_output
 from pqbench.testing import contracts
-from pqbench.testing.contracts import (
+from pqbench.testing.checks import (
     ContractError,
     check_calibration_sampler,
     check_correction,

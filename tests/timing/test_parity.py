@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from broken_engines import Wrong
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pqbench.contracts import CalibrationSet, ExecutedLayer, Precision
 from pqbench.engines.openvino import OpenVino
-from pqbench.engines.torch_eager import TorchEager
 from pqbench.quantization.checkpoint.io import save_checkpoint
 from pqbench.quantization.net.scope import quantize_layers
 from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
@@ -28,23 +27,6 @@ from pqbench.timing.image_parity import LIMIT, image_complaint, image_parity
 from pqbench.timing.measure import TimingSpec, measure
 from pqbench.timing.parity import complaint, measure_parity
 from pqbench.timing.spec import ParityStep, ParityUse
-
-
-class Wrong(TorchEager):
-    """An engine whose kernels scale every prediction."""
-
-    executes_quantized = True
-
-    def compile(self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> Any:  # type: ignore[override]
-        inner = super().compile(net, shape, batch, threads)
-
-        class Scaled:
-            layers = inner.layers
-
-            def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-                return 2 * inner(x_t, t)
-
-        return Scaled()
 
 
 def quantized(precision: Precision) -> nn.Module:
@@ -121,7 +103,7 @@ def test_openvino_agrees_with_its_simulation(precision: Precision) -> None:
 def test_an_engine_that_computes_another_model_gets_no_latency(tmp_path: Path) -> None:
     path = tmp_path / "w8a8.safetensors"
     save_checkpoint(quantized(Precision(8, 8)), path)
-    engine = f"{__name__}:{Wrong.__name__}"
+    engine = f"{Wrong.__module__}:{Wrong.__name__}"
     metrics = measure(
         TimingSpec(workload="tiny", checkpoint=str(path), engine=engine, steps=4, batches=(1,), threads=1, seconds=0.1)
     )

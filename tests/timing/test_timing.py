@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from broken_engines import NOTES, Crashing, Missing, Raising, Sleeping
 
 from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, Precision
-from pqbench.engines.torch_eager import EagerExecutable, TorchEager
 from pqbench.quantization.checkpoint.io import save_checkpoint
 from pqbench.quantization.net.layers import QUANTIZABLE
 from pqbench.quantization.net.scope import quantize_layers
@@ -25,50 +24,6 @@ from pqbench.results.records import Metric
 from pqbench.testing.tiny import TinyWorkload
 from pqbench.timing.child import run
 from pqbench.timing.measure import TimingSpec, measure
-
-NOTES = "PQBENCH_TEST_NOTES"
-"""Names the folder in which each timing process leaves a file."""
-
-
-class Missing(TorchEager):
-    """An engine that is not installed."""
-
-    def available(self) -> str:
-        return "The engine missing needs hardware that this machine lacks."
-
-
-class Crashing(TorchEager):
-    """An engine whose kernels bring the process down."""
-
-    def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
-        import os
-        import signal
-
-        os.kill(os.getpid(), signal.SIGKILL)
-        return super().compile(net, shape, batch, threads)
-
-
-class Raising(TorchEager):
-    """An engine with a bug."""
-
-    def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
-        raise ZeroDivisionError("no such kernel")
-
-
-class Sleeping(TorchEager):
-    """An engine of known speed: 10 ms a step, and 60 ms in the second process: far enough for a busy machine."""
-
-    def compile(self, net: torch.nn.Module, shape: tuple[int, int, int], batch: int, threads: int) -> EagerExecutable:
-        notes = Path(os.environ[NOTES])
-        (notes / str(os.getpid())).touch()
-        pause = 0.060 if len(list(notes.iterdir())) == 2 else 0.010
-
-        class Slow(EagerExecutable):
-            def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-                time.sleep(pause)
-                return super().__call__(x_t, t)
-
-        return Slow(net, threads)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +55,7 @@ def spec(
 
 
 def own(engine: type) -> str:
-    return f"{__name__}:{engine.__name__}"
+    return f"{engine.__module__}:{engine.__name__}"
 
 
 @pytest.mark.slow

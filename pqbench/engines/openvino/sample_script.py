@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pqbench.base.errors import UserError
-from pqbench.diffusion.ddim import PREDICTIONS
+from pqbench.contracts.schedule import PREDICTIONS
 from pqbench.engines.exporting import IMAGES, Exportable
 
 ANY_BATCH = 16

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pqbench.base.errors import UserError
 from pqbench.contracts.context import Context
 from pqbench.diffusion.ddim import ddim_step, successors
+from pqbench.diffusion.merged import merged_prediction
 from pqbench.diffusion.noise import initial_noise
-from pqbench.distillation.targets import merged_prediction
 from pqbench.quantization.correction.match import Match
 from pqbench.quantization.net.output_correction import correct_output
 

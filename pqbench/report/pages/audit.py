@@ -13,8 +13,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import tabulate
 
-from pqbench.commands.audit import CellAudit
 from pqbench.inspection.stored_bits import FileAudit, LayerAudit, OperandAudit
+from pqbench.results.cell_audit import CellAudit
 
 GAP = 1
 """Spaces between two columns."""

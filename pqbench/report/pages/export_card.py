@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pqbench.inspection.stored_bits import FileAudit
-from pqbench.results.names import LATENCY, latency_heading
+from pqbench.results.names import ENERGY, LATENCY, latency_heading
 from pqbench.results.records import Metric, Record
 from pqbench.results.rows import QUALITY
-from pqbench.timing.metrics import ENERGY
 
 _VERSIONS = ("pqbench", "openvino", "torch", "numpy")
 _LICENCE_KEYS = ("license", "licence")

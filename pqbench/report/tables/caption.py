@@ -12,10 +12,9 @@ from pqbench.report.tables.evidence import Evidence
 from pqbench.report.tables.strongest import full_precision_lines, strongest_line
 from pqbench.results.comparisons import Comparison
 from pqbench.results.estimates import Estimate
-from pqbench.results.names import latency_heading
+from pqbench.results.names import ENERGY, PARITY, latency_heading
 from pqbench.results.records import Manifest, Metric, Record
 from pqbench.results.rows import QUALITY, Group, Row
-from pqbench.timing.metrics import ENERGY, PARITY
 from pqbench.timing.steadiness import REPEAT_LIMIT
 
 HASH = re.compile(r"[0-9a-f]{40,}")

@@ -9,10 +9,9 @@ from pqbench.report.tables.disturbed import noise_notes, ratio_notes
 from pqbench.report.tables.strongest import Line, strongest_line
 from pqbench.report.tables.table import Column
 from pqbench.results.estimates import Estimate
-from pqbench.results.names import LATENCY, latency_heading, latency_place
+from pqbench.results.names import ENERGY, LATENCY, latency_heading, latency_place
 from pqbench.results.records import Audit, Record
 from pqbench.results.rows import Group, Row, quality_names
-from pqbench.timing.metrics import ENERGY
 
 MEGABYTE = 1e-6
 IDENTICAL_DB = 100.0

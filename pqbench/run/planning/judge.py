@@ -10,9 +10,10 @@ import torch
 
 from pqbench.base.devices import card_facts
 from pqbench.base.errors import UserError
+from pqbench.base.packages import package_versions
 from pqbench.components import Registered, Registry
 from pqbench.contracts import Engine
-from pqbench.run.environment import cpu_facts, package_versions
+from pqbench.run.environment import cpu_facts
 from pqbench.scoring.protocol import SIMULATION
 
 Judge = Literal["simulation", "engine", "auto"]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from pqbench import __version__
 from pqbench.base.errors import UserError
 from pqbench.base.files import explained_writing, force_to_disk
+from pqbench.base.version import __version__
 from pqbench.contracts.extractor import Weights
 from pqbench.scoring.weights.store import FoundWeights, WeightStore, file_sha256, verified
 

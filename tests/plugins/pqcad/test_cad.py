@@ -17,9 +17,10 @@ from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, Context, Teachers
 from pqbench.contracts.precision import Precision
 from pqbench.diffusion.ddim import ddim_sample
+from pqbench.diffusion.merged import merged_prediction
 from pqbench.diffusion.noise import initial_noise
 from pqbench.distillation.guides import shared_target
-from pqbench.distillation.targets import merged_prediction, student_timesteps
+from pqbench.distillation.targets import student_timesteps
 from pqbench.quantization.net.layers import quantized_layers
 from pqbench.quantization.net.scope import quantize_layers
 from pqbench.quantization.net.verify import verify

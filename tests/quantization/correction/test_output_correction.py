@@ -15,7 +15,7 @@ from pqbench.inspection.stored_bits import audit_file
 from pqbench.quantization.checkpoint.format import read_file, write_file
 from pqbench.quantization.checkpoint.io import load_checkpoint, read_header, save_checkpoint
 from pqbench.quantization.net.output_correction import correct_output, corrected
-from pqbench.testing.contracts.models import answer, round_to_nearest
+from pqbench.testing.checks.models import answer, round_to_nearest
 from pqbench.testing.tiny import TinyWorkload
 
 WORKLOAD = TinyWorkload()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pqbench.base.errors import UserError
 from pqbench.contracts.calibration import CalibrationSet
 from pqbench.contracts.precision import Precision
+from pqbench.distillation.parameter_groups import parameter_groups
 from pqbench.inspection.audit import audit
 from pqbench.quantization.checkpoint.io import load_checkpoint, read_header, save_checkpoint
 from pqbench.quantization.learning.block_data import capture
@@ -28,7 +29,7 @@ from pqbench.quantization.net.verify import verify
 from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
 from pqbench.quantization.ranges.observers import MinMax, MovingAverage
 from pqbench.quantization.ranges.rules import lp_search, minmax
-from pqbench.training.loop import Training, parameter_groups
+from pqbench.training.loop import Training
 
 DATA = Path(__file__).parent / "data"
 PRODUCTS = {"UNet2DModel": 4, "UNet2DConditionModel": 8, "DiTTransformer2DModel": 2, "Transformer2DModel": 2}

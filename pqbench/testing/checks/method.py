@@ -8,7 +8,7 @@ from pqbench.components.grammar import parse_methods
 from pqbench.contracts import BUDGETS, Method
 from pqbench.methods.ablation import ablation_rows
 from pqbench.methods.composition import compose
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
+from pqbench.testing.checks.expect import expect, expect_sound_facts
 
 
 def check_method(method: type[Method], *, registry: Registry | None = None) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from pqbench.contracts import Contribution, ImageMetric, MetricInputs, Reference, Score, ScoringRules, Setting
 from pqbench.contracts.metric import Need
 from pqbench.scoring.values import inputs_of
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
 
 WIDTH, CLASSES, SIDE = 6, 5, 16
 """Of a feature, of the logits, and of an image."""

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from pqbench.contracts import Context, Correction, Precision, Workload
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
-from pqbench.testing.contracts.models import answer, expect_sound_model, round_to_nearest, same_state
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
+from pqbench.testing.checks.models import answer, expect_sound_model, round_to_nearest, same_state
 from pqbench.testing.tiny import TinyWorkload
 
 

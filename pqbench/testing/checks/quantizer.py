@@ -9,9 +9,9 @@ from torch import nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Precision, Quantizer, Workload
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
-from pqbench.testing.contracts.models import answer, expect_bits, expect_sound_model, same_state
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
+from pqbench.testing.checks.models import answer, expect_bits, expect_sound_model, same_state
 from pqbench.testing.tiny import TinyWorkload
 
 

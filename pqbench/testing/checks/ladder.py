@@ -9,7 +9,7 @@ from torch import nn
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSampler, Context, Engine, Precision, Quantizer, Workload
 from pqbench.sanity import climb
-from pqbench.testing.contracts.expect import expect
+from pqbench.testing.checks.expect import expect
 from pqbench.testing.tiny import TinyWorkload
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from pqbench.contracts import Workload
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
-from pqbench.testing.contracts.models import answer, example, expect_sound_model, same_state
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
+from pqbench.testing.checks.models import answer, example, expect_sound_model, same_state
 
 
 def check_workload(workload: Workload) -> None:

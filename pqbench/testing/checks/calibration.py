@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Precision, Workload
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
 from pqbench.testing.tiny import TinyWorkload
 
 

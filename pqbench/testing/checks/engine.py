@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from pqbench.contracts import Engine, ExecutedLayer, Workload
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
-from pqbench.testing.contracts.models import answer, example
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
+from pqbench.testing.checks.models import answer, example
 from pqbench.testing.tiny import TinyWorkload
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pqbench.contracts import Extractor, FeatureExtractor
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
 
 _NAMES = ("features", "spatial", "logits")
 _TOLERANCE = 1e-3

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, Distiller, Precision, Teachers, Workload
-from pqbench.testing.contracts.expect import expect, expect_sound_facts
-from pqbench.testing.contracts.leaks import no_leaked_globals
-from pqbench.testing.contracts.models import expect_sound_model, grids_of, round_to_nearest, same_state
+from pqbench.testing.checks.expect import expect, expect_sound_facts
+from pqbench.testing.checks.leaks import no_leaked_globals
+from pqbench.testing.checks.models import expect_sound_model, grids_of, round_to_nearest, same_state
 from pqbench.testing.tiny import TinyWorkload
 
 

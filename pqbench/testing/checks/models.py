@@ -21,7 +21,7 @@ from pqbench.quantization.net.verify import verify
 from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
 from pqbench.quantization.ranges.observers import MinMax
 from pqbench.quantization.ranges.rules import minmax
-from pqbench.testing.contracts.expect import expect
+from pqbench.testing.checks.expect import expect
 
 Bits = dict[str, tuple[int, int]]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pqbench.testing.contracts.expect import expect
+from pqbench.testing.checks.expect import expect
 
 _STATES: Mapping[str, Callable[[], Any]] = {
     "torch's gradient mode": torch.is_grad_enabled,
