@@ -125,7 +125,7 @@ def _table(found: ImageScores) -> Table:
     """One row a metric, with the protocol under it."""
     from pqbench.report.tables.footnotes import Footnotes
     from pqbench.report.tables.numbers import decimals, fixed
-    from pqbench.report.tables.table import ARROWS, DASH, Cell, Column, Section, Table
+    from pqbench.report.tables.table import ARROWS, DASH, Column, Section, Table, TableCell
 
     footnotes, rows = Footnotes(), []
     for metric in found.metrics.values():
@@ -135,7 +135,7 @@ def _table(found: ImageScores) -> Table:
         bounds = [DASH if bound is None else fixed(bound, places) for bound in (metric.low, metric.high)]
         interval = f"[{', '.join(bounds)}]" if metric.low is not None else DASH
         heading = f"{metric.title}{unit} {ARROWS[metric.direction]}"
-        rows.append((Cell(heading, notes=notes), Cell(fixed(metric.value, places)), Cell(interval)))
+        rows.append((TableCell(heading, notes=notes), TableCell(fixed(metric.value, places)), TableCell(interval)))
     title = str(found.judged.images.path)
     section = Section(
         title,

@@ -31,7 +31,7 @@ BUILTINS: Final[Mapping[Kind, Mapping[str, str]]] = MappingProxyType(
             "fd_to_fp": "pqbench.scoring.metrics.frechet:FrechetToFp",
             "sfid": "pqbench.scoring.metrics.frechet:SpatialFrechetDistance",
             "is": "pqbench.scoring.metrics.inception:InceptionScore",
-            "precision": "pqbench.scoring.metrics.manifold:Precision",
+            "precision": "pqbench.scoring.metrics.manifold:ManifoldPrecision",
             "recall": "pqbench.scoring.metrics.manifold:Recall",
             "clip_score": "pqbench.scoring.metrics.clip_score:ClipScore",
             "fd_infinity": "pqbench.scoring.metrics.extrapolated:FrechetInfinity",

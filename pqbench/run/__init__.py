@@ -1,1 +1,1 @@
-"""From a plan to records: cells, stages, the stage cache and the run's folder."""
+"""A run: plan, stage graph, cache, execution, records. What a stage does is in `stages`."""

@@ -17,7 +17,8 @@ from pqbench.base.packages import package_versions
 from pqbench.components.provenance import source_hash
 from pqbench.contracts import CalibrationSampler, ImageMetric
 from pqbench.methods.composition import Part
-from pqbench.run.cell import Cell, Job
+from pqbench.run.cell import Cell
+from pqbench.run.job import Job
 from pqbench.run.planning.budgets import Preset
 from pqbench.run.planning.judge import PARITY_IMAGES
 from pqbench.run.stage import Stage

@@ -13,13 +13,14 @@ from pqbench.contracts import Budget, Component, Workload
 from pqbench.engines.choice import AUTO, choose_engines
 from pqbench.methods.composition import Composition, compose
 from pqbench.results.hashing import digest
-from pqbench.run.cell import REFERENCE_METHOD, Cell, Job, is_reference
+from pqbench.run.cell import REFERENCE_METHOD, Cell, is_reference
 from pqbench.run.graph import cell_of
+from pqbench.run.job import Job
 from pqbench.run.planning.budgets import PRESETS, Preset
 from pqbench.run.planning.calibration_files import check_calibration_files, shared_by_seeds
 from pqbench.run.planning.judge import choose_judge
 from pqbench.scoring.libraries import libraries_of, with_versions
-from pqbench.scoring.protocol import SIMULATION, Protocol
+from pqbench.scoring.protocol import SIMULATION, RunProtocol
 from pqbench.scoring.resolver import ScoringRequest, ScoringResolver, image_shape
 
 ACCEPTED_BY = "fd"
@@ -60,7 +61,7 @@ class Plan:
     request: Request
     workload: Workload
     workload_facts: dict[str, Any]
-    protocol: Protocol
+    protocol: RunProtocol
     preset: Preset
     cells: tuple[Cell, ...] = ()
     notes: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ def make_plan(request: Request, registry: Registry) -> Plan:
         seeds=request.seeds,
     )
     scoring = resolver.scoring(request.budget, always=ACCEPTED_BY)
-    protocol = Protocol.of(
+    protocol = RunProtocol.of(
         workload,
         n=preset.images,
         seeds=request.seeds,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pqbench.contracts.component import API_VERSION
 from pqbench.results.hashing import digest
-
-if TYPE_CHECKING:
-    from pqbench.run.cell import Job
+from pqbench.run.job import Job
 
 StageName = Literal[
     "export",

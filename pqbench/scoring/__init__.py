@@ -1,1 +1,4 @@
-"""From images to numbers: features, distances, intervals, and the protocol that decides them."""
+"""How images are scored: protocol, reference, features, metrics.
+
+Formulas, extractors, sources of images and weights each have a subpackage.
+"""

@@ -81,7 +81,7 @@ class ScoreProtocol(BaseModel):
         return rules_of(self.facts)
 
 
-class Protocol(ScoreProtocol):
+class RunProtocol(ScoreProtocol):
     """The protocol of a run: how images are scored, and what they are made of."""
 
     family: Literal["image-quality"] = "image-quality"
@@ -117,7 +117,7 @@ class Protocol(ScoreProtocol):
         resamples: int,
         scoring: dict[str, Any] | None = None,
         judge: str = SIMULATION,
-    ) -> Protocol:
+    ) -> RunProtocol:
         """The protocol for scoring `n` images of each cell of a workload.
 
         scoring   facts of the extractor and the reference (`scoring_facts`); None: the workload's own

@@ -18,14 +18,14 @@ from pqbench.results.records import Metric
 from pqbench.scoring.features import extract_features
 from pqbench.scoring.formulas.frechet import FeatureStatistics, frechet_distance
 from pqbench.scoring.formulas.paired import psnr
-from pqbench.scoring.protocol import Protocol
+from pqbench.scoring.protocol import RunProtocol
 
 LIMIT = 0.01
 """Share of the simulation's distance to the real images that engine and simulation may be apart."""
 
 
 def image_parity(
-    engine: str, executed: Tensor, simulated: Tensor, extractor: Extractor, reference: Reference, protocol: Protocol
+    engine: str, executed: Tensor, simulated: Tensor, extractor: Extractor, reference: Reference, protocol: RunProtocol
 ) -> dict[str, Metric]:
     """parity_fd@ENGINE, the Frechet distance between both sets, with their mean PSNR and whether it is accepted.
 

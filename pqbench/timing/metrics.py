@@ -11,8 +11,8 @@ from pqbench.timing import repeats
 from pqbench.timing.parity import complaint
 from pqbench.timing.spec import (
     BatchTimes,
+    CallKind,
     EnergyProtocol,
-    Kind,
     MemoryUse,
     ParityUse,
     TimingProtocol,
@@ -47,7 +47,9 @@ def metrics_of(spec: TimingSpec, results: Sequence[TimingResult]) -> dict[str, M
     return metrics
 
 
-def _latency(spec: TimingSpec, results: Sequence[TimingResult], processes: Sequence[BatchTimes], kind: Kind) -> Metric:
+def _latency(
+    spec: TimingSpec, results: Sequence[TimingResult], processes: Sequence[BatchTimes], kind: CallKind
+) -> Metric:
     """A latency in milliseconds: of one image in a whole run, or of one step of the batch."""
     times = repeats.combined_batch(processes)
     calls = times.of(kind)
@@ -85,7 +87,7 @@ def _latency(spec: TimingSpec, results: Sequence[TimingResult], processes: Seque
     )
 
 
-def _process_latency(result: TimingResult, times: BatchTimes, kind: Kind, milliseconds: float) -> dict[str, Any]:
+def _process_latency(result: TimingResult, times: BatchTimes, kind: CallKind, milliseconds: float) -> dict[str, Any]:
     """What one process says by itself; `value` is its median, in the metric's unit."""
     calls = times.of(kind)
     return {

@@ -15,7 +15,7 @@ PROTOCOL_VERSION = 2
 2: a latency is the median of several processes' medians, a peak the largest of theirs; before, there was one process.
 """
 
-Kind = Literal["step", "sampling"]
+CallKind = Literal["step", "sampling"]
 """What is called and timed: single steps, or whole sampling runs."""
 
 
@@ -155,7 +155,7 @@ class BatchTimes(_Frozen):
     """Seconds that passed before a quiet machine was found, or not."""
     energy: EnergyUse | None = None
 
-    def of(self, kind: Kind) -> CallTimes:
+    def of(self, kind: CallKind) -> CallTimes:
         """The times of one kind of call."""
         return self.step if kind == "step" else self.sampling
 

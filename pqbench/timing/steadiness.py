@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pqbench.timing.machine import is_busy
-from pqbench.timing.spec import BatchTimes, CallTimes, Kind
+from pqbench.timing.spec import BatchTimes, CallKind, CallTimes
 
 TAIL_RATIO = 1.5
 """A 95th percentile this many times the median makes a latency noisy."""
@@ -25,7 +25,7 @@ def agree(values: Sequence[float]) -> bool:
     return spread(values) <= REPEAT_LIMIT
 
 
-def is_unsteady(processes: Sequence[BatchTimes], kind: Kind, steps: int) -> bool:
+def is_unsteady(processes: Sequence[BatchTimes], kind: CallKind, steps: int) -> bool:
     """Whether a latency should be measured again on a quieter machine: one of its processes should, or they disagree.
 
     A host whose virtual processors share a physical core for some seconds slows a whole process: within it there is no

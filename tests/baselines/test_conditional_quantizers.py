@@ -19,7 +19,7 @@ from pqbench.quantization.learning.block_data import capture
 from pqbench.quantization.learning.block_source import BlockSource
 from pqbench.quantization.learning.reconstruction import lp_error
 from pqbench.quantization.net.blocks import block_names
-from pqbench.testing.checks import check_quantizer
+from pqbench.testing import check_quantizer
 from pqbench.testing.conditional import TinyConditional, TinyText
 
 QUANTIZERS = {

@@ -30,7 +30,7 @@ from pqbench.methods.composition import compose
 from pqbench.quantization.checkpoint.io import load_checkpoint
 from pqbench.quantization.net.layers import quantized_layers
 from pqbench.quantization.net.verify import verify
-from pqbench.testing.checks import check_distiller
+from pqbench.testing import check_distiller
 
 SHORT = {"iterations": 6, "batch": 4}
 DISTILLERS: list[Distiller] = [

@@ -17,7 +17,7 @@ from pqbench.inspection.audit import audit
 from pqbench.quantization.checkpoint.io import load_checkpoint, save_checkpoint
 from pqbench.quantization.grids.time_tables import table_steps
 from pqbench.quantization.net.layers import quantized_layers
-from pqbench.testing.checks import check_quantizer
+from pqbench.testing import check_quantizer
 from pqbench.testing.tiny import TinyWorkload
 
 GRANULARITIES = [

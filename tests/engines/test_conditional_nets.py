@@ -10,7 +10,7 @@ from pqbench.contracts import Engine, Workload
 from pqbench.engines.openvino.engine import OpenVino
 from pqbench.engines.torch_eager import TorchEager
 from pqbench.quantization.checkpoint.io import save_checkpoint
-from pqbench.testing.checks import check_engine
+from pqbench.testing import check_engine
 from pqbench.testing.conditional import TinyLabelled, TinyText
 from pqbench.timing.measure import TimingSpec, measure
 

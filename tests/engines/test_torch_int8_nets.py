@@ -27,7 +27,7 @@ from pqbench.quantization.net.scope import quantize_layers
 from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
 from pqbench.quantization.ranges.observers import MinMax
 from pqbench.quantization.ranges.rules import minmax
-from pqbench.testing.checks import check_engine
+from pqbench.testing import check_engine
 from pqbench.testing.conditional import TinyText
 from pqbench.testing.tiny import TinyWorkload
 from pqbench.timing.parity import complaint, measure_parity

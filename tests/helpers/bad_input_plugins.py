@@ -21,7 +21,7 @@ from pqbench.contracts import (
     Workload,
     parameter,
 )
-from pqbench.testing.tiny import TinyWorkload
+from pqbench.testing import TinyWorkload
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from pqbench import hookimpl
-from pqbench.base.errors import UserError
 from pqbench.contracts import (
     AcceptanceWindow,
     CalibrationSampler,
@@ -30,24 +29,26 @@ from pqbench.contracts import (
     ImageMetric,
     Method,
     MetricInputs,
+    Need,
     Precision,
     Quantizer,
     Score,
     Teachers,
+    UserError,
     Weights,
     Workload,
     parameter,
 )
-from pqbench.contracts.metric import Need
-from pqbench.distillation.guides import Guide
-from pqbench.distillation.trained import HalvingDistiller, TrainedDistiller, halved_teacher
-from pqbench.quantization.net.output_correction import correct_output
-from pqbench.quantization.net.scope import quantize_layers
-from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
-from pqbench.quantization.ranges.observers import MinMax
-from pqbench.quantization.ranges.rules import minmax
-from pqbench.testing.conditional import TinyText
-from pqbench.testing.tiny import TinyWorkload
+from pqbench.distillation import Guide, HalvingDistiller, TrainedDistiller, halved_teacher
+from pqbench.quantization import (
+    MinMax,
+    calibrate_activations,
+    calibrate_weights,
+    correct_output,
+    minmax,
+    quantize_layers,
+)
+from pqbench.testing import TinyText, TinyWorkload
 
 TRACE_ROWS = 3000
 

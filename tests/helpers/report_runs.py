@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pqbench.report.tables.results import results_table
-from pqbench.report.tables.table import Cell, Section
+from pqbench.report.tables.table import Section, TableCell
 from pqbench.results.records import Audit, Manifest, Metric, Record
 
 PROTOCOL = "3fa21b70"
@@ -152,7 +152,7 @@ def only(records: list[Record], manifest: Manifest | None = None) -> Section:
     return section
 
 
-def cell(section: Section, method: str, column: str) -> Cell:
+def cell(section: Section, method: str, column: str) -> TableCell:
     """Where the row of a method and a column meet."""
     keys = [each.key for each in section.columns]
     (row,) = (row for row in section.rows if row[0].value == method)

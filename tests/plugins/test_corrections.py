@@ -19,7 +19,7 @@ from pqbench.diffusion.noise import initial_noise
 from pqbench.quantization.checkpoint.io import save_checkpoint
 from pqbench.quantization.correction.runs import PURPOSE
 from pqbench.quantization.net.output_correction import corrected
-from pqbench.testing.checks import check_correction
+from pqbench.testing import check_correction
 from pqbench.testing.conditional import TinyLabelled
 from pqbench.testing.tiny import TinyWorkload
 

@@ -24,7 +24,7 @@ from pqbench.report.renderers.latex import latex
 from pqbench.report.renderers.markdown import markdown
 from pqbench.report.tables.flat import cells_csv
 from pqbench.report.tables.results import results_table
-from pqbench.report.tables.table import Cell, Column, Section, Table
+from pqbench.report.tables.table import Column, Section, Table, TableCell
 
 NASTY = r"a|b \ `c` *d* _e_ [f](g) <i>&amp;</i> $x$ #1 ~~z~~ {k} 50% ^2 ![p](q) [r][s] -- ,, '' "
 TEXTS = st.one_of(
@@ -41,7 +41,9 @@ def one_line(text: str) -> str:
 
 
 def table_of(text: str) -> Table:
-    section = Section("s", (Column("m", "M"), Column("v", "V")), ((Cell(text), Cell("1")),), footnotes=(text,))
+    section = Section(
+        "s", (Column("m", "M"), Column("v", "V")), ((TableCell(text), TableCell("1")),), footnotes=(text,)
+    )
     return Table("t", (section,))
 
 

@@ -29,7 +29,7 @@ from pqbench.scoring.extractors.timm_backbone import FdDinoV2, TimmBackbone, res
 from pqbench.scoring.features import extract_features, extract_outputs
 from pqbench.scoring.libraries import libraries_of, with_versions
 from pqbench.scoring.weights.store import WeightStore
-from pqbench.testing.checks import check_extractor
+from pqbench.testing import check_extractor
 from pqbench.testing.inception import random_images
 
 declare_missing_operators()

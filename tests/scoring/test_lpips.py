@@ -17,7 +17,7 @@ from pqbench.contracts import MetricInputs, ScoringRules, Setting
 from pqbench.scoring.lpips import distance, nets
 from pqbench.scoring.lpips.distance import Lpips, open_lpips
 from pqbench.scoring.metrics.lpips import LpipsToFp
-from pqbench.testing.checks import check_metric
+from pqbench.testing import check_metric
 from pqbench.testing.inception import random_images
 
 SIZES = [(32, 32), (31, 47), (72, 64)]

@@ -22,7 +22,7 @@ from pqbench.scoring.formulas.neighbours import on_manifold, squared_radii
 from pqbench.scoring.formulas.paired import ssim
 from pqbench.scoring.metrics.inception import InceptionScore
 from pqbench.scoring.metrics.manifold import wilson_interval
-from pqbench.testing.checks import metric_inputs
+from pqbench.testing import metric_inputs
 
 
 @pytest.fixture(scope="module")

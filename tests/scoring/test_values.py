@@ -20,7 +20,7 @@ from pqbench.scoring.choice import ALL, DEFAULT, choose_metrics
 from pqbench.scoring.features import extract_features
 from pqbench.scoring.formulas.frechet import frechet_distance
 from pqbench.scoring.formulas.paired import CAP_DB, psnr
-from pqbench.scoring.protocol import Protocol, metric_protocol
+from pqbench.scoring.protocol import RunProtocol, metric_protocol
 from pqbench.scoring.values import score
 from pqbench.testing.tiny import TinyWorkload
 
@@ -32,9 +32,9 @@ class Windowed(TinyWorkload):
         return self.windows
 
 
-def protocol(n: int = 64, **changes: Any) -> Protocol:
+def protocol(n: int = 64, **changes: Any) -> RunProtocol:
     settings: dict[str, Any] = {"n": n, "seeds": (0,), "budget": "quick", "sampling_batch": 32, "resamples": 100}
-    return Protocol.of(TinyWorkload(), **(settings | changes))
+    return RunProtocol.of(TinyWorkload(), **(settings | changes))
 
 
 def images(n: int, seed: int = 0) -> Tensor:
@@ -56,7 +56,7 @@ class InMemory(list[Tensor]):
 def quality_metrics(
     features: Tensor,
     reference: Reference,
-    rules: Protocol,
+    rules: RunProtocol,
     ours: Tensor | None = None,
     theirs: Tensor | None = None,
     metrics: str = DEFAULT,
@@ -239,7 +239,7 @@ def test_a_protocols_id_follows_everything_it_fixes() -> None:
     # The type of kept features, a plugin's code and libraries are facts where they are not the usual ones.
     assert len(ids) == len(base.facts) + 3
     assert "features" not in base.facts
-    assert Protocol.model_validate(base.facts) == base
+    assert RunProtocol.model_validate(base.facts) == base
 
 
 def test_a_protocol_cannot_be_changed_or_hold_less_than_two_images() -> None:

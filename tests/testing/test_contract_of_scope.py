@@ -16,7 +16,7 @@ from pqbench.quantization.net.shortcuts import SplitLayer
 from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
 from pqbench.quantization.ranges.observers import MinMax
 from pqbench.quantization.ranges.rules import minmax
-from pqbench.testing.checks import check_quantizer
+from pqbench.testing import check_quantizer
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pqbench_ptqd.method import Ptqd
 from pqbench_rtn import MinMaxQuantizer, RoundToNearest
 from torch import nn
 
+from pqbench import testing
 from pqbench.calibration.ndtc import Ndtc
 from pqbench.calibration.trajectories import Trajectories
 from pqbench.calibration.uniform import Uniform
@@ -39,8 +40,7 @@ from pqbench.contracts import (
 from pqbench.engines.torch_eager import TorchEager
 from pqbench.quantization.net.layers import quantized_layers
 from pqbench.quantization.net.output_correction import correct_output
-from pqbench.testing import contracts
-from pqbench.testing.checks import (
+from pqbench.testing import (
     ContractError,
     check_calibration_sampler,
     check_correction,
@@ -348,4 +348,4 @@ def test_a_workload_whose_denoisers_share_weights_is_found() -> None:
 
 def test_every_kind_has_a_check() -> None:
     names = {"calibration": "calibration_sampler"}
-    assert all(hasattr(contracts, f"check_{names.get(kind, kind)}") for kind in KINDS)
+    assert all(hasattr(testing, f"check_{names.get(kind, kind)}") for kind in KINDS)

@@ -13,7 +13,7 @@ from pqbench.components import Registry
 from pqbench.components.builtin import BUILTINS
 from pqbench.contracts import Contribution, ImageMetric, MetricInputs, Score
 from pqbench.scoring.metrics.clip_score import ClipScore
-from pqbench.testing.checks import ContractError, check_metric
+from pqbench.testing import ContractError, check_metric
 
 
 @pytest.mark.parametrize("name", [name for name in BUILTINS["metric"] if name not in ("clip_score", "lpips_to_fp")])

@@ -21,7 +21,7 @@ from pqbench.quantization.ranges.observers import MinMax
 from pqbench.quantization.ranges.rules import minmax
 from pqbench.results.records import Metric
 from pqbench.run.outcome import parity_failures
-from pqbench.scoring.protocol import Protocol
+from pqbench.scoring.protocol import RunProtocol
 from pqbench.testing.tiny import TinyWorkload
 from pqbench.timing.image_parity import LIMIT, image_complaint, image_parity
 from pqbench.timing.measure import TimingSpec, measure
@@ -117,7 +117,7 @@ def test_an_engine_that_computes_another_model_gets_no_latency(tmp_path: Path) -
 
 def image_metric(executed: Tensor, simulated: Tensor) -> Metric:
     workload = TinyWorkload()
-    protocol = Protocol.of(
+    protocol = RunProtocol.of(
         workload, n=64, seeds=(0,), budget="quick", sampling_batch=64, resamples=2, judge="engine openvino"
     )
     found = image_parity("openvino", executed, simulated, workload.extractor(), workload.reference(), protocol)

@@ -11,18 +11,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pqbench.calibration.interval import Q_DIFFUSION_BIBTEX
-from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.contracts.precision import FULL_PRECISION_BITS
-from pqbench.quantization.learning.block_source import BlockSource
-from pqbench.quantization.learning.reconstruction import Descent
-from pqbench.quantization.learning.reconstruction_stages import RoundingStage, StepSizeStage
-from pqbench.quantization.net.blocks import block_names
-from pqbench.quantization.net.layers import quantized_layers
-from pqbench.quantization.net.scope import quantize_layers, split_patterns
-from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
-from pqbench.quantization.ranges.observers import MovingAverage, RangeRule
-from pqbench.quantization.ranges.rules import lp_search, minmax
+from pqbench.contracts import FULL_PRECISION_BITS, CalibrationSet, Context, Quantizer, parameter
+from pqbench.quantization import (
+    Q_DIFFUSION_BIBTEX,
+    BlockSource,
+    Descent,
+    MovingAverage,
+    RangeRule,
+    RoundingStage,
+    StepSizeStage,
+    block_names,
+    calibrate_activations,
+    calibrate_weights,
+    lp_search,
+    minmax,
+    quantize_layers,
+    quantized_layers,
+    split_patterns,
+)
 from pqbench_qdiffusion.ranges import magnitude
 
 RANGES = ("max", "mse")

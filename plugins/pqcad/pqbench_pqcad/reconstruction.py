@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.learning.block_data import BlockData
-from pqbench.quantization.learning.reconstruction import reconstruction_step
-from pqbench.quantization.learning.tuning import TunableLayer
+from pqbench.quantization import BlockData, TunableLayer, reconstruction_step
 from pqbench_pqcad.detector import MomentumDetector
 
 

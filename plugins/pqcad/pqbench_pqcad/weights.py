@@ -9,10 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.grids.grid import Grid
-from pqbench.quantization.learning.block_data import BlockData
-from pqbench.quantization.learning.tuning import OtherGrid, TunableLayer
-from pqbench.quantization.ranges.rules import lp_search, rows
+from pqbench.quantization import BlockData, Grid, OtherGrid, TunableLayer, lp_search, rows
 from pqbench_pqcad.better_end import BetterEnd
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.reconstruction import Width, optimise_width, weight_perturbation

@@ -1,1 +1,1 @@
-"""cli.shared."""
+"""What several commands need: common options, lazy commands, interrupts."""

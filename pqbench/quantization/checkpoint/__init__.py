@@ -1,1 +1,1 @@
-"""quantization.checkpoint."""
+"""The packed checkpoint: its format, saving and loading."""

@@ -47,7 +47,7 @@ from pqbench.quantization.net.output_correction import OutputCorrection, attach,
 from pqbench.quantization.net.shortcuts import SplitLayer, split_layer
 from pqbench.quantization.net.verify import verify
 
-Kind = TypeVar("Kind", bound=nn.Module)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def save_checkpoint(net: nn.Module, path: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -100,7 +100,7 @@ def read_header(path: Path) -> Header:
     return read_file(path)[0]
 
 
-def _all(net: nn.Module, kind: type[Kind]) -> Iterator[tuple[str, Kind]]:
+def _all(net: nn.Module, kind: type[AnyModule]) -> Iterator[tuple[str, AnyModule]]:
     # With duplicates: a layer under two names has its state under both.
     for name, module in net.named_modules(remove_duplicate=False):
         if isinstance(module, kind):

@@ -1,1 +1,1 @@
-"""What corrections share: how a compressed net's predictions stand to those of the full-precision net."""
+"""Corrections: a compressed net held against full precision along denoising runs."""

@@ -1,1 +1,1 @@
-"""quantization.grids."""
+"""Grids and what chooses a point of them: groups, tokens, time steps; packing of codes."""

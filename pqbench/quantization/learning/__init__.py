@@ -1,1 +1,1 @@
-"""quantization.learning."""
+"""What is learned: rounding, step sizes, reconstruction block by block."""

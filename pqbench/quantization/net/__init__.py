@@ -1,1 +1,1 @@
-"""quantization.net."""
+"""The quantized net: layers, attention, shortcuts, blocks, and which of them a scope takes in."""

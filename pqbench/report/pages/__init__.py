@@ -1,1 +1,1 @@
-"""report.pages."""
+"""Documents about one thing: an audit, a comparison, a diagnosis, the card of an exported folder."""

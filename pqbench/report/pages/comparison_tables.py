@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pqbench.report.tables.numbers import decimals, fixed
-from pqbench.report.tables.table import ARROWS, DASH, Cell, Column, Section
+from pqbench.report.tables.table import ARROWS, DASH, Column, Section, TableCell
 from pqbench.results.comparisons import ComparedRow, Comparison, Finding, Verdict
 
 MARKS: dict[Verdict, str] = {"better": "+", "worse": "−", "no evidence": "≈"}
@@ -33,7 +33,7 @@ def metrics_section(comparisons: Sequence[Comparison], distance: str, a: str, b:
         *_finding_columns(comparisons),
     )
     rows = tuple(
-        (Cell(metric_heading(each, distance)), *_values(each), *_finding_cells(each, _has_seeds(comparisons)))
+        (TableCell(metric_heading(each, distance)), *_values(each), *_finding_cells(each, _has_seeds(comparisons)))
         for each in comparisons
     )
     return Section(f"{a} (first) against {b} (second)", columns, rows, tuple(_caption(comparisons)))
@@ -49,7 +49,8 @@ def pairs_section(comparisons: Sequence[Comparison], distance: str, title: str) 
         *_finding_columns(comparisons),
     )
     rows = tuple(
-        (Cell(each.b.title), *_values(each), *_finding_cells(each, _has_seeds(comparisons))) for each in comparisons
+        (TableCell(each.b.title), *_values(each), *_finding_cells(each, _has_seeds(comparisons)))
+        for each in comparisons
     )
     return Section(title, columns, rows, tuple(_caption(comparisons)))
 
@@ -70,11 +71,11 @@ def order_sections(comparisons: Sequence[Comparison], distance: str) -> tuple[Se
         *_against_columns("against the first", has_seeds),
     )
 
-    def line(place: int, row: ComparedRow) -> tuple[Cell, ...]:
+    def line(place: int, row: ComparedRow) -> tuple[TableCell, ...]:
         others = (ranked[place - 2], ranked[0]) if place > 1 else (row, row)
         found = [known.get((row.title, other.title)) for other in others]
         against = (cell for each in found for cell in _against_cells(each, has_seeds))
-        return Cell(str(place)), Cell(row.title), Cell(fixed(row.value, places)), *against
+        return TableCell(str(place)), TableCell(row.title), TableCell(fixed(row.value, places)), *against
 
     rows = tuple(line(place, row) for place, row in enumerate(ranked, start=1))
     order = Section(f"rows by {heading}, best first", columns, rows, tuple(_caption(comparisons)))
@@ -82,9 +83,9 @@ def order_sections(comparisons: Sequence[Comparison], distance: str) -> tuple[Se
 
 
 def _matrix(ranked: Sequence[ComparedRow], known: Pairs, heading: str) -> Section:
-    def mark(a: ComparedRow, b: ComparedRow) -> Cell:
+    def mark(a: ComparedRow, b: ComparedRow) -> TableCell:
         found = known.get((a.title, b.title))
-        return Cell("") if found is None else Cell(MARKS[found.verdict], found.verdict)
+        return TableCell("") if found is None else TableCell(MARKS[found.verdict], found.verdict)
 
     columns = (
         Column("place", "", is_name=True),
@@ -92,7 +93,7 @@ def _matrix(ranked: Sequence[ComparedRow], known: Pairs, heading: str) -> Sectio
         *(Column(f"against_{place}", str(place)) for place in range(1, len(ranked) + 1)),
     )
     rows = tuple(
-        (Cell(str(place)), Cell(row.title), *(mark(row, other) for other in ranked))
+        (TableCell(str(place)), TableCell(row.title), *(mark(row, other) for other in ranked))
         for place, row in enumerate(ranked, start=1)
     )
     reading = "Row against column, by the test over images: + better, − worse, ≈ no evidence."
@@ -143,12 +144,12 @@ def _against_columns(group: str, has_seeds: bool) -> Iterator[Column]:
         yield Column("verdict_between_seeds", "between seeds", group=group, align="left")
 
 
-def _against_cells(comparison: Comparison | None, has_seeds: bool) -> Iterator[Cell]:
-    yield Cell() if comparison is None else Cell(_difference(comparison, comparison.findings[0]))
-    yield Cell() if comparison is None else _verdict_cell(comparison.findings[0])
+def _against_cells(comparison: Comparison | None, has_seeds: bool) -> Iterator[TableCell]:
+    yield TableCell() if comparison is None else TableCell(_difference(comparison, comparison.findings[0]))
+    yield TableCell() if comparison is None else _verdict_cell(comparison.findings[0])
     if has_seeds:
         seeds = comparison and comparison.between_seeds
-        yield _verdict_cell(seeds) if seeds else Cell()
+        yield _verdict_cell(seeds) if seeds else TableCell()
 
 
 def _finding_columns(comparisons: Sequence[Comparison]) -> Iterator[Column]:
@@ -160,24 +161,24 @@ def _finding_columns(comparisons: Sequence[Comparison]) -> Iterator[Column]:
         yield Column("verdict_between_seeds", "Verdict", group="between seeds", align="left")
 
 
-def _finding_cells(comparison: Comparison, has_seeds: bool) -> Iterator[Cell]:
+def _finding_cells(comparison: Comparison, has_seeds: bool) -> Iterator[TableCell]:
     first, seeds = comparison.findings[0], comparison.between_seeds
-    yield Cell(_difference(comparison, first))
-    yield Cell(_ratio(first))
+    yield TableCell(_difference(comparison, first))
+    yield TableCell(_ratio(first))
     yield _verdict_cell(first)
     if has_seeds:
-        yield Cell(_difference(comparison, seeds)) if seeds else Cell()
-        yield _verdict_cell(seeds) if seeds else Cell()
+        yield TableCell(_difference(comparison, seeds)) if seeds else TableCell()
+        yield _verdict_cell(seeds) if seeds else TableCell()
 
 
 def _has_seeds(comparisons: Iterable[Comparison]) -> bool:
     return any(each.between_seeds for each in comparisons)
 
 
-def _values(comparison: Comparison) -> tuple[Cell, Cell]:
+def _values(comparison: Comparison) -> tuple[TableCell, TableCell]:
     places = _places(comparison)
     a, b = comparison.a.value, comparison.b.value
-    return Cell(fixed(a, places), a), Cell(fixed(b, places), b)
+    return TableCell(fixed(a, places), a), TableCell(fixed(b, places), b)
 
 
 def _places(comparison: Comparison) -> int:
@@ -198,5 +199,5 @@ def _ratio(finding: Finding) -> str:
     return f"{fixed(finding.ratio, 2)} [{fixed(finding.ratio_low, 2)}, {fixed(finding.ratio_high, 2)}]"
 
 
-def _verdict_cell(finding: Finding) -> Cell:
-    return Cell(finding.verdict, finding.verdict, is_best=finding.verdict == "better")
+def _verdict_cell(finding: Finding) -> TableCell:
+    return TableCell(finding.verdict, finding.verdict, is_best=finding.verdict == "better")

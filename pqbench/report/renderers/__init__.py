@@ -1,1 +1,1 @@
-"""report.renderers."""
+"""One module a format (Markdown, LaTeX, HTML, JSON, terminal), and the choice among them."""

@@ -9,7 +9,7 @@ from itertools import groupby
 from string import Template
 
 from pqbench.report.renderers.latex import latex
-from pqbench.report.tables.table import ARROWS, Cell, Column, Section, Table
+from pqbench.report.tables.table import ARROWS, Column, Section, Table, TableCell
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -108,26 +108,26 @@ def _heading(column: Column) -> str:
     return f"{escape(column.title)} {ARROWS[column.direction]}".rstrip() + unit
 
 
-def _row(row: Sequence[Cell], columns: Sequence[Column]) -> str:
+def _row(row: Sequence[TableCell], columns: Sequence[Column]) -> str:
     cells = (_cell(cell, column) for cell, column in zip(row, columns, strict=True))
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _cell(cell: Cell, column: Column) -> str:
+def _cell(cell: TableCell, column: Column) -> str:
     classes = " ".join(_classes(cell, column))
     value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
     notes = f"<sup>{cell.marks}</sup>" if cell.notes else ""
     return f'<td class="{classes}"{value}{_interval(cell)}>{escape(cell.text)}{notes}</td>'
 
 
-def _interval(cell: Cell) -> str:
+def _interval(cell: TableCell) -> str:
     """Shown when the pointer rests on the value: most columns have no room for it."""
     if cell.low is None or cell.high is None:
         return ""
     return f' title="95 % interval: {cell.low:.6g} to {cell.high:.6g}"'
 
 
-def _classes(cell: Cell, column: Column) -> Iterator[str]:
+def _classes(cell: TableCell, column: Column) -> Iterator[str]:
     yield column.align
     if cell.is_best:
         yield "best"

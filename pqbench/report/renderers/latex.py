@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby, zip_longest
 
-from pqbench.report.tables.table import ARROWS, Cell, Column, Section, Table
-from pqbench.report.tables.widths import blocks
+from pqbench.report.tables.table import ARROWS, Column, Section, Table, TableCell
+from pqbench.report.tables.widths import column_blocks
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -89,7 +89,7 @@ def _section(section: Section, table: Table) -> str:
         r"\begin{table*}[t]",
         r"\centering",
         rf"\caption{{{escape(title)}}}",
-        "\n\\par\\medskip\n".join(_tabular(section, block) for block in blocks(section, PAGE_CHARACTERS)),
+        "\n\\par\\medskip\n".join(_tabular(section, block) for block in column_blocks(section, PAGE_CHARACTERS)),
         *_under(section),
         r"\end{table*}",
     ]
@@ -136,7 +136,7 @@ def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = escape(cell.text)
     if cell.is_best:
         text = rf"\textbf{{{text}}}"

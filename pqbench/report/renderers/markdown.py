@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pqbench.report.tables.table import Cell, Column, Section, Table
+from pqbench.report.tables.table import Column, Section, Table, TableCell
 
 _ESCAPED = re.compile(r"([\\`*_{}|~$#])")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -43,7 +43,7 @@ def _rule(column: Column) -> str:
     return ":--" if column.align == "left" else "--:"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = escape(cell.text)
     if cell.is_best:
         text = f"**{text}**"

@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pqbench.report.tables.table import Cell, Section, Table
-from pqbench.report.tables.widths import GAP, blocks, heading_lines
+from pqbench.report.tables.table import Section, Table, TableCell
+from pqbench.report.tables.widths import GAP, column_blocks, heading_lines
 
 SUPERSCRIPTS = str.maketrans("0123456789,-", "⁰¹²³⁴⁵⁶⁷⁸⁹·⁻")
 LONGEST_NOTE = 400
@@ -30,7 +30,7 @@ class TerminalTable:
         for section in self.table.sections:
             title = section.title if len(self.table.sections) > 1 else self.table.title
             yield Text(title, style="bold")
-            for block in blocks(section, options.max_width):
+            for block in column_blocks(section, options.max_width):
                 yield _block(section, block)
                 yield Text()
             for line in section.caption:
@@ -51,7 +51,7 @@ def _block(section: Section, block: Sequence[int]) -> RichTable:
     return rendered
 
 
-def _text(cell: Cell) -> Text:
+def _text(cell: TableCell) -> Text:
     style = "bold green" if cell.is_best else "red" if cell.text in ("failed", "skipped") else ""
     return Text(" ".join(cell.text.split()), style=style).append(_superscript(cell.marks), style="dim")
 

@@ -1,1 +1,1 @@
-"""report.tables."""
+"""From rows to the results table: columns, values, footnotes, caption."""

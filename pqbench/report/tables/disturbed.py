@@ -13,7 +13,7 @@ def is_noisy(metric: Metric) -> bool:
     return bool(metric.detail.get("noisy"))
 
 
-def noise_notes(row: Row, name: str, protocol: str) -> Iterator[str]:
+def disturbance_notes(row: Row, name: str, protocol: str) -> Iterator[str]:
     """A sentence for each noisy figure of the metric `name` that the row's value under `protocol` is made of."""
     for record in row.finished:
         metric = record.metrics.get(name)
@@ -28,7 +28,7 @@ Figure = tuple[Row, str, str]
 def ratio_notes(ours: Figure, theirs: Figure) -> Iterator[str]:
     """The same for a ratio, which is as noisy as either of its figures."""
     row, name, protocol = ours
-    if row.estimate(name, protocol) is not None and any((*noise_notes(*ours), *noise_notes(*theirs))):
+    if row.estimate(name, protocol) is not None and any((*disturbance_notes(*ours), *disturbance_notes(*theirs))):
         yield "Made from a latency that was measured on a busy or unsteady machine."
 
 

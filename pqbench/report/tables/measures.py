@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from pqbench.report.tables.disturbed import noise_notes, ratio_notes
+from pqbench.report.tables.disturbed import disturbance_notes, ratio_notes
 from pqbench.report.tables.strongest import Line, strongest_line
 from pqbench.report.tables.table import Column
 from pqbench.results.estimates import Estimate
@@ -89,7 +89,7 @@ def _metric(group: Group, name: str, column: Column, factor: float = 1.0, is_exa
         only = column if len(protocols) == 1 else _told_apart(column, protocol)
 
         def noise(row: Row, protocol: str = protocol) -> Iterable[str]:
-            return noise_notes(row, name, protocol)
+            return disturbance_notes(row, name, protocol)
 
         def remarks(row: Row, protocol: str = protocol) -> Iterable[str]:
             return _remarks(row, name, protocol)

@@ -10,7 +10,7 @@ from pqbench.report.tables.evidence import Evidence
 from pqbench.report.tables.footnotes import Footnotes, footnotes_of
 from pqbench.report.tables.measures import Measure, measures
 from pqbench.report.tables.numbers import decimals, fixed
-from pqbench.report.tables.table import Cell, Column, Section, Table
+from pqbench.report.tables.table import Column, Section, Table, TableCell
 from pqbench.results.comparisons import Comparison
 from pqbench.results.estimates import Estimate
 from pqbench.results.records import Manifest, Record
@@ -65,16 +65,16 @@ def _section(group: Group, manifest: Manifest, distance: str, evidence: Evidence
     )
 
 
-def _name_cells(row: Row, notes: tuple[int, ...]) -> tuple[Cell, ...]:
+def _name_cells(row: Row, notes: tuple[int, ...]) -> tuple[TableCell, ...]:
     bits = row.precision
     return (
-        Cell(row.label, row.label, notes=notes),
-        Cell(f"{bits.w}/{bits.a}", str(bits)),
-        Cell(str(row.steps), row.steps),
+        TableCell(row.label, row.label, notes=notes),
+        TableCell(f"{bits.w}/{bits.a}", str(bits)),
+        TableCell(str(row.steps), row.steps),
     )
 
 
-def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes, evidence: Evidence) -> list[Cell]:
+def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes, evidence: Evidence) -> list[TableCell]:
     """One column, with the same decimals all the way down."""
     estimates = [measure.read(row) for row in rows]
     there = [estimate for estimate in estimates if estimate is not None]
@@ -85,7 +85,7 @@ def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes, e
     remarks = [footnotes.numbers(iter(measure.remarks(row))) for row in rows]
     notes = [tuple(sorted((*doubts, *others))) for doubts, others in zip(noise, remarks, strict=True)]
     cells = [
-        Cell() if estimate is None else replace(_number(measure, estimate, places), notes=marks)
+        TableCell() if estimate is None else replace(_number(measure, estimate, places), notes=marks)
         for estimate, marks in zip(estimates, notes, strict=True)
     ]
     if best is not None and not noise[best]:
@@ -95,11 +95,11 @@ def _column_cells(measure: Measure, rows: Sequence[Row], footnotes: Footnotes, e
     return cells
 
 
-def _number(measure: Measure, estimate: Estimate, places: int) -> Cell:
+def _number(measure: Measure, estimate: Estimate, places: int) -> TableCell:
     text = measure.words.get(estimate.value) or fixed(estimate.value, places)
     if measure.shows_interval and estimate.low is not None and estimate.high is not None:
         text += f" [{fixed(estimate.low, places)}, {fixed(estimate.high, places)}]"
-    return Cell(text, estimate.value, estimate.low, estimate.high)
+    return TableCell(text, estimate.value, estimate.low, estimate.high)
 
 
 def _best(
@@ -119,10 +119,10 @@ def _best(
     return None
 
 
-def _with_status(row: Row, columns: Sequence[Measure], cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+def _with_status(row: Row, columns: Sequence[Measure], cells: tuple[TableCell, ...]) -> tuple[TableCell, ...]:
     """A row without any result says `failed` (or `skipped`) in the first column that judges."""
     judging = (i for i, measure in enumerate(columns, start=len(NAMES)) if measure.column.direction != "none")
     place = next(judging, None)
     if row.finished or place is None:
         return cells
-    return (*cells[:place], Cell(row.records[-1].status), *cells[place + 1 :])
+    return (*cells[:place], TableCell(row.records[-1].status), *cells[place + 1 :])

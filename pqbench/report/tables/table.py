@@ -45,7 +45,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One value: as people read it, and at full precision in the column's unit.
 
     low, high   its 95 % interval, where there is one
@@ -80,7 +80,7 @@ class Section:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     caption: tuple[str, ...] = ()
     footnotes: tuple[str, ...] = ()
 

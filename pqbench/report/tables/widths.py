@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from pqbench.report.tables.table import ARROWS, Cell, Column, Section
+from pqbench.report.tables.table import ARROWS, Column, Section, TableCell
 
 GAP = 2
 """Characters between two columns."""
 
 
-def blocks(section: Section, width: int) -> Iterator[tuple[int, ...]]:
+def column_blocks(section: Section, width: int) -> Iterator[tuple[int, ...]]:
     """Column numbers of each block, at most `width` characters wide where possible.
 
     Every block starts with the columns that name the row; columns of one group stay together if a block can hold them.
@@ -40,7 +40,7 @@ def heading_lines(column: Column) -> tuple[str, ...]:
     return (*group, f"{column.title} {ARROWS[column.direction]}".rstrip(), column.unit)
 
 
-def shown_length(cell: Cell) -> int:
+def shown_length(cell: TableCell) -> int:
     """Characters of a cell with the marks of its footnotes."""
     return len(cell.text) + len(cell.marks)
 

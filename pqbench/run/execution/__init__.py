@@ -1,1 +1,1 @@
-"""run.execution."""
+"""Producing stages: worker functions, failures, progress, peak memory."""

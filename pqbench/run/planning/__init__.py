@@ -1,1 +1,1 @@
-"""run.planning."""
+"""What the plan decides before anything runs: budgets, calibration files, the judge."""

@@ -28,7 +28,7 @@ from pqbench.contracts.context import ProgressCallback
 from pqbench.inspection.audit import audit
 from pqbench.quantization.checkpoint.io import load_checkpoint, save_checkpoint
 from pqbench.quantization.net.verify import verify
-from pqbench.run.cell import Job
+from pqbench.run.job import Job
 from pqbench.run.planning.calibration_facts import stamped, time_steps_row
 from pqbench.run.stage import Stage
 

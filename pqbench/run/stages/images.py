@@ -18,7 +18,7 @@ from pqbench.diffusion.ddim import Denoiser, ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.engines.batches import filling
 from pqbench.quantization.checkpoint.io import load_checkpoint
-from pqbench.run.cell import Job
+from pqbench.run.job import Job
 from pqbench.run.stage import Stage
 from pqbench.run.stages.compress import MODEL
 from pqbench.run.stages.stored import StoredImages, write_parts, write_tensors

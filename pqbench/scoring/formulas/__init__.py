@@ -1,1 +1,1 @@
-"""scoring.formulas."""
+"""The mathematics of metrics, without components: arrays in, numbers out."""

@@ -1,1 +1,1 @@
-"""scoring.images."""
+"""Where images and prompts come from: folders and files, and what may be wrong with them."""

@@ -36,7 +36,7 @@ class _Manifold(ImageMetric):
 
 
 @dataclass(frozen=True)
-class Precision(_Manifold):
+class ManifoldPrecision(_Manifold):
     """Share of the images within the manifold of the real ones (Kynkaanniemi et al., 2019, eq. 2)."""
 
     name: ClassVar[str] = "precision"

@@ -1,1 +1,1 @@
-"""Files of weights that others publish: where they are kept, how they are fetched, and that they are genuine."""
+"""Published weights: what needs which file, fetching them, and the folder that holds them."""

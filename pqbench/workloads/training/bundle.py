@@ -45,7 +45,7 @@ POOL = 8192
 
 
 @dataclass(frozen=True)
-class Job:
+class Bundling:
     """What to make files of.
 
     training   what the denoiser and the extractor were trained on
@@ -60,7 +60,7 @@ class Job:
     device: str = "cpu"
 
 
-def bundle(job: Job, out: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
+def bundle(job: Bundling, out: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
     """Write all files of a workload into `out` and return its card."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
@@ -86,7 +86,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @exact_float32()
-def _write_reference(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+def _write_reference(job: Bundling, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """Write the statistics of the training images.
 
     Returns what the card says of them, and the distance that real images have, the test images.
@@ -117,7 +117,7 @@ def _statistics(features: Tensor) -> FeatureStatistics:
     return statistics
 
 
-def _facts(job: Job, folder: Path, reference: Mapping[str, Any], floor: Mapping[str, float]) -> dict[str, Any]:
+def _facts(job: Bundling, folder: Path, reference: Mapping[str, Any], floor: Mapping[str, float]) -> dict[str, Any]:
     """The card, still without acceptance windows."""
     training = job.training
     denoiser, extractor = _metadata(folder / DENOISER), _metadata(folder / EXTRACTOR)
@@ -172,7 +172,7 @@ def _metadata(path: Path) -> dict[str, str]:
         raise UserError(f"{path} is not a complete safetensors file ({error}): train again.") from None
 
 
-def _acceptance(job: Job, folder: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
+def _acceptance(job: Bundling, folder: Path, counts: Sequence[int], pool: int) -> dict[str, Any]:
     staged = type("Staged", (job.training.workload,), {"folder": folder})()
 
     def tell(done: int) -> None:
@@ -215,7 +215,7 @@ def main() -> int:
 
 def _make(options: argparse.Namespace) -> None:
     training = TRAINING_SETS[options.workload]
-    job = Job(training, options.data, options.training, options.device)
+    job = Bundling(training, options.data, options.training, options.device)
     require_usable_device(options.device)
     card = bundle(job, options.out or training.workload.folder, _counts(options.counts), options.pool)
     for window in card["acceptance"]["windows"]:

@@ -75,7 +75,7 @@ def training(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def workload(data: Path, training: Path, tmp_path_factory: pytest.TempPathFactory) -> Fashion:
     out = tmp_path_factory.mktemp("out") / "fashion"
-    bundling.bundle(bundling.Job(FASHION, data, training), out, counts=[8, 24], pool=24)
+    bundling.bundle(bundling.Bundling(FASHION, data, training), out, counts=[8, 24], pool=24)
     return type("Bundled", (Fashion,), {"folder": out})()
 
 
@@ -99,14 +99,14 @@ def test_the_card_states_what_was_bundled(workload: Fashion) -> None:
 
 
 def test_bundling_again_gives_the_same_bytes(workload: Fashion, data: Path, training: Path, tmp_path: Path) -> None:
-    bundling.bundle(bundling.Job(FASHION, data, training), tmp_path / "again", counts=[8, 24], pool=24)
+    bundling.bundle(bundling.Bundling(FASHION, data, training), tmp_path / "again", counts=[8, 24], pool=24)
     for path in workload.folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_training_folder_without_weights_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoiser\.safetensors cannot be read .*training commands"):
-        bundling.bundle(bundling.Job(FASHION, data, tmp_path), tmp_path / "out", counts=[2], pool=2)
+        bundling.bundle(bundling.Bundling(FASHION, data, tmp_path), tmp_path / "out", counts=[2], pool=2)
     assert list((tmp_path / "out").iterdir()) == []
 
 

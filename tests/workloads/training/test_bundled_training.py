@@ -18,7 +18,7 @@ from pqbench.base.errors import UserError
 from pqbench.workloads.cifar10 import Cifar10
 from pqbench.workloads.training import denoiser as train_denoiser
 from pqbench.workloads.training import extractor as train_extractor
-from pqbench.workloads.training.bundle import Job, bundle
+from pqbench.workloads.training.bundle import Bundling, bundle
 from pqbench.workloads.training.datasets import cifar10
 from pqbench.workloads.training.denoiser import Trainer, learning_rate, open_trainer, train
 from pqbench.workloads.training.sets import CIFAR10, ExtractorRecipe, Recipe, TrainingSet
@@ -235,7 +235,7 @@ def test_the_commands_train_and_say_what_is_missing(
         "denoiser.safetensors", "training.safetensors", "extractor.safetensors",
     }  # fmt: skip
     # What they leave is what bundling takes.
-    card = bundle(Job(small, data, trained), tmp_path / "bundled", counts=[2], pool=2)
+    card = bundle(Bundling(small, data, trained), tmp_path / "bundled", counts=[2], pool=2)
     assert (card["stored"], card["iterations"], card["complete"]) == ("float16", 8, True)
     assert card["trained"] == card["extractor"]["trained"] == card["made_with"]
     assert card["made_with"] == {"torch": torch.__version__, "device": "CPU"}
