@@ -2,7 +2,7 @@
 
     python -m pqbench.workloads.training.bundle NAME --data FOLDER --training FOLDER
 
-The training folder holds what `train_denoiser` and `train_extractor` wrote. The command copies the weights, computes
+The training folder holds what `denoiser` and `extractor` wrote. The command copies the weights, computes
 the reference statistics from the data, samples the full-precision model to set its acceptance windows, and writes
 card.json and MODEL_CARD.md. Nothing depends on the clock: the same folders, pool, counts and device give the same
 files. They are made elsewhere first and moved into place together, so that a workload in use is never half old and half

@@ -3,7 +3,7 @@
     python -m pqbench.workloads.training.denoiser fashion --data FOLDER --out FOLDER
 
 The net predicts epsilon (Ho et al., 2020, eq. 14) with the linear beta schedule of that paper; what it is trained on
-and how is in `training_sets`. The run writes a checkpoint every half minute and continues from it, by its recipe, when
+and how is in `sets`. The run writes a checkpoint every half minute and continues from it, by its recipe, when
 it is started again; the data order and the noise are functions of the iteration number, so an interrupted run sees the
 same batches as an uninterrupted one, and on a CPU ends in the same weights bit for bit.
 """

@@ -68,12 +68,13 @@ def _commands(card: Mapping[str, Any]) -> str:
     acceptance, extractor = card["acceptance"], card["extractor"]
     counts = ",".join(str(window["n"]) for window in acceptance["windows"])
     made = (
-        ("train_denoiser", "--out TRAINING", f"--images {card['recipe']['images']}", card["trained"]),
-        ("train_extractor", "--out TRAINING", f"--epochs {extractor['recipe']['epochs']}", extractor["trained"]),
+        ("denoiser", "--out TRAINING", f"--images {card['recipe']['images']}", card["trained"]),
+        ("extractor", "--out TRAINING", f"--epochs {extractor['recipe']['epochs']}", extractor["trained"]),
         ("bundle", "--training TRAINING", f"--pool {acceptance['pool']} --counts {counts}", card["made_with"]),
     )
     return "\n".join(
-        f"    python -m pqbench.workloads.{module} {card['workload']} --data FOLDER {folder} {options}{_device(where)}"
+        f"    python -m pqbench.workloads.training.{module} {card['workload']} --data FOLDER {folder} {options}"
+        f"{_device(where)}"
         for module, folder, options, where in made
     )
 

@@ -240,7 +240,7 @@ def test_the_commands_train_and_say_what_is_missing(
     assert card["trained"] == card["extractor"]["trained"] == card["made_with"]
     assert card["made_with"] == {"torch": torch.__version__, "device": "CPU"}
     text = (tmp_path / "bundled" / "MODEL_CARD.md").read_text()
-    assert "train_denoiser cifar10 --data FOLDER --out TRAINING --images 32\n" in text
+    assert "denoiser cifar10 --data FOLDER --out TRAINING --images 32\n" in text
     assert "bundle cifar10 --data FOLDER --training TRAINING --pool 2 --counts 2\n" in text
     workload = type("Bundled", (Cifar10,), {"folder": tmp_path / "bundled"})()
     average = load_file(trained / "denoiser.safetensors")["conv_in.weight"]
