@@ -14,7 +14,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     """Show versions, processor, memory, graphics cards, engines, energy counters, and what is amiss."""
     from pqbench.run.environment import environment
 
-    facts = environment() | {"engines": _engines()}
+    facts = environment() | {"engines": _engines(), "kernels": _kernels()}
     typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 
@@ -24,6 +24,16 @@ def _engines() -> dict[str, str]:
 
     found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
     return {entry.name: _missing(entry.component) for entry in found}
+
+
+def _kernels() -> dict[str, dict[str, str]]:
+    """What engines that can run say about their kernels on this machine."""
+    from pqbench.components import Registry
+
+    found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
+    usable = (entry for entry in found if not _missing(entry.component))
+    facts = {entry.name: dict(entry.component().kernels()) for entry in usable}
+    return {name: kernels for name, kernels in facts.items() if kernels}
 
 
 def _missing(engine: type[Any]) -> str:
@@ -40,15 +50,18 @@ def _energy(found: dict[str, Any]) -> str:
 def _lines(facts: dict[str, Any]) -> list[str]:
     cpu, threads = facts["cpu"], facts["threads"]
     flags = "cannot be read" if cpu["flags"] is None else " ".join(cpu["flags"]) or "none that matters"
+    caps = " ".join(f"{name}={value}" for name, value in cpu["caps"].items())
     rows = [
         ("Python", facts["python"]),
         ("Platform", facts["platform"]),
         ("CPU", f"{cpu['model']}, {cpu['cores']} cores"),
         ("CPU flags", flags),
+        *([("CPU caps", caps)] if caps else []),
         ("Memory", f"{facts['memory_bytes'] / GIB:.1f} GiB"),
         ("Threads", f"torch {threads['torch']}, between operators {threads['torch_interop']}"),
         ("GPU", ", ".join(facts["gpus"]) or "none"),
         *((f"Engine {name}", missing or "can run here") for name, missing in facts["engines"].items()),
+        *((f"Kernels {name}", ", ".join(map(" ".join, found.items()))) for name, found in facts["kernels"].items()),
         *((f"Energy of {device}", _energy(found)) for device, found in facts["energy"].items()),
         *((name, version or "not installed") for name, version in facts["packages"].items()),
     ]

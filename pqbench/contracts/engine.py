@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -54,6 +54,13 @@ class Engine(Component):
     @abstractmethod
     def available(self) -> str:
         """Empty when it can run here, else one sentence that says what is missing and how to get it."""
+
+    def kernels(self) -> Mapping[str, str]:
+        """What this engine's kernels do on this machine that decides numbers or speed, as facts for protocols.
+
+        OpenVINO says whether int8 products are exact: `{"int8": "exact"}`. Nothing by default.
+        """
+        return {}
 
     @abstractmethod
     def compile(

@@ -22,6 +22,9 @@ from pqbench.engines.torch_eager import threads_set_to
 from pqbench.quantization.net.output_correction import OutputCorrection
 
 _COMPILERS = ("g++", "clang++", "c++")
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+_CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+"""Environment variables that limit the instruction sets of torch and oneDNN."""
 
 
 def missing_compiler(engine: str) -> str:
@@ -73,6 +76,7 @@ def compile_net(
 
     Raises `UserError` when torch cannot compile the net as a whole.
     """
+    _separate_cache()
     executable = CompiledExecutable(net, names, lowering, threads)
     try:
         with warnings.catch_warnings():
@@ -83,6 +87,20 @@ def compile_net(
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"torch.compile cannot compile this net ({reason}): time it with another engine.") from error
     return executable
+
+
+def _separate_cache() -> None:
+    """Give capped kernels a cache folder of their own.
+
+    Inductor's cache does not know the instruction set: a process that is capped to AVX2 would run what another one
+    compiled for AVX-512, on weights packed for AVX2, which gives wrong numbers or a segmentation fault.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    caps = [os.environ[name] for name in _CAPS if os.environ.get(name)]
+    # Inductor writes its default into the environment when it is imported.
+    if caps and os.environ.get(_CACHE, default_cache_dir()) == default_cache_dir():
+        os.environ[_CACHE] = "-".join([default_cache_dir(), *caps])
 
 
 class _Whole(nn.Module):

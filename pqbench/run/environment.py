@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from pqbench.base.cpu import cpu_facts
 from pqbench.base.packages import installed_version, package_versions
-
-CPU_FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
-"""Instruction sets that decide how fast an engine's kernels are."""
 
 
 def environment() -> dict[str, Any]:
@@ -28,22 +25,6 @@ def environment() -> dict[str, Any]:
         "gpus": _gpus(),
         "energy": energy_facts(),
         "notes": _notes(),
-    }
-
-
-def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
-    """Model, cores that this process may use, and which of `CPU_FLAGS` there are (None where they cannot be read)."""
-    entries: dict[str, str] = {}
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            entries.setdefault(key.strip(), value.strip())
-    flags = entries.get("flags")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "model": entries.get("model name") or platform.processor() or platform.machine(),
-        "cores": cores,
-        "flags": None if flags is None else [flag for flag in CPU_FLAGS if flag in flags.split()],
     }
 
 

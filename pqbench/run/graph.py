@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pqbench.base.cpu import instruction_set
 from pqbench.base.devices import card_facts, device_of, driver
 from pqbench.base.errors import UserError
 from pqbench.base.packages import package_versions
@@ -254,7 +255,12 @@ def _timing(job: Job, model: Stage) -> Stage:
         "code": _source("engines", *_SCORING, "results/names.py"),
         "versions": package_versions(),
         **({"exclusive": job.exclusive} if job.exclusive else {}),
-        "machine": {"node": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()},
+        "machine": {
+            "node": platform.node(),
+            "processor": platform.processor(),
+            "cores": os.cpu_count(),
+            "instructions": list(instruction_set()),
+        },
         **card,
         **({"driver": driver()} if card else {}),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from pqbench.base.cpu import instruction_set
 from pqbench.base.errors import UserError
 from pqbench.timing.component import component
 from pqbench.timing.machine import OtherWork, device_alone, load_average, processor, wait_until_quiet
@@ -63,7 +64,13 @@ def run(spec: TimingSpec) -> TimingResult:
     memory, largest, parity = bench.largest_batch(batches[0])
     others = [bench.time_alone(batch, *bench.compile(batch)) for batch in batches[1:]]
     return TimingResult(
-        machine=processor(spec.device), load_average=load, memory=memory, parity=parity, batches=(largest, *others)
+        machine=processor(spec.device),
+        instruction_set=instruction_set(),
+        kernels=dict(bench.engine.kernels()),
+        load_average=load,
+        memory=memory,
+        parity=parity,
+        batches=(largest, *others),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 
 import psutil
+
+from pqbench.base.cpu import cpu_facts, instruction_set, instruction_words
 
 BUSY_SHARE = 0.1
 """Other processes that take more of the machine than this make a timing noisy."""
@@ -97,16 +98,14 @@ def load_average() -> float:
 
 
 def processor(device: str = "cpu") -> str:
-    """What a device computes on: the CPU's name as its maker spells it, with the number of CPUs that this machine has
-    of it; for a CUDA device also the card's, with its driver.
+    """What a device computes on, for people: `2 x AMD EPYC (avx512, vnni, bf16)`.
+
+    The CPU's name as its maker spells it, the number of CPUs and their instruction set; for a CUDA device also the
+    card's name with its driver.
     """
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} x {names[0] if names else name}{_card(device)}"
+    instructions = instruction_words(instruction_set())
+    kind = f" ({instructions})" if instructions else ""
+    return f"{os.cpu_count()} x {cpu_facts()['model']}{kind}{_card(device)}"
 
 
 def _card(device: str) -> str:

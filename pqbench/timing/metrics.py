@@ -177,6 +177,8 @@ def _protocol(
         engine=spec.engine,
         device=spec.device,
         machine=result.machine,
+        instruction_set=result.instruction_set,
+        kernels=result.kernels,
         threads=spec.threads,
         batch=batch,
         processes=1 if family == "parity" else spec.processes,

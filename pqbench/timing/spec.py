@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pqbench.results.hashing import digest
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised when the way of measuring changes so that the same protocol would give other values.
 
+3: the instruction set and the engine's kernels are part of it; before, two CPUs of one name shared a protocol.
 2: a latency is the median of several processes' medians, a peak the largest of theirs; before, there was one process.
 """
 
@@ -51,7 +52,11 @@ class TimingSpec(_Frozen):
 
 
 class TimingProtocol(_Frozen):
-    """Everything that makes two latencies, or two memory figures, comparable."""
+    """Everything that makes two latencies, or two memory figures, comparable.
+
+    instruction_set   of the CPU, with caps that the environment sets
+    kernels           what the engine says about its kernels on this CPU (`Engine.kernels`)
+    """
 
     family: Literal["energy", "latency", "memory", "parity"]
     version: int = PROTOCOL_VERSION
@@ -59,6 +64,8 @@ class TimingProtocol(_Frozen):
     engine: str
     device: str
     machine: str
+    instruction_set: tuple[str, ...] = ()
+    kernels: dict[str, str] = {}
     threads: int
     batch: int
     processes: int
@@ -176,6 +183,8 @@ class TimingResult(_Frozen):
 
     error: str = ""
     machine: str = ""
+    instruction_set: tuple[str, ...] = ()
+    kernels: dict[str, str] = {}
     load_average: float = 0.0
     """Before anything was run."""
     memory: MemoryUse | None = None

@@ -19,7 +19,7 @@ from pqbench.engines.torch_compile import TorchCompile
 from pqbench.engines.torch_int8 import TorchInt8
 from pqbench.engines.torch_int8.attention import MOST_MATRICES
 from pqbench.engines.torch_int8.lowering import KEPT, lower
-from pqbench.engines.torch_int8.product import Shapes
+from pqbench.engines.torch_int8.product import Shapes, products_saturate
 from pqbench.quantization.grids.time_tables import keep_time
 from pqbench.quantization.net.layers import quantized_layers
 from pqbench.quantization.net.output_correction import correct_output
@@ -32,6 +32,7 @@ from pqbench.testing.conditional import TinyText
 from pqbench.testing.tiny import TinyWorkload
 from pqbench.timing.parity import complaint, measure_parity
 
+needs_integers = pytest.mark.skipif(products_saturate(), reason="products run in float32 where they would saturate")
 needs_compiler = pytest.mark.skipif(bool(TorchInt8().available()), reason="inductor needs a C++ compiler")
 
 
@@ -118,6 +119,7 @@ def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inductor, "compile_fx", lambda graph, example, config_patches: graph)
 
 
+@needs_integers
 @pytest.mark.slow
 @needs_compiler
 def test_a_compiled_layer_has_the_numbers_of_the_simulation_and_runs_in_bytes() -> None:
@@ -130,6 +132,7 @@ def test_a_compiled_layer_has_the_numbers_of_the_simulation_and_runs_in_bytes() 
     assert by_layer(executable.layers()) == {"layer": ExecutedLayer(("layer",), "_int_mm", "i8", "i8")}
 
 
+@needs_integers
 @pytest.mark.usefixtures("without_inductor")
 def test_layers_are_reported_by_their_names_and_the_net_stays_as_it_was() -> None:
     net, (x, t) = rounded(Precision(8, 8)), inputs()
@@ -203,6 +206,7 @@ def test_parity_accepts_what_is_compiled(precision: Precision) -> None:
     assert complaint(measure_parity(lowered, 4, net, TinyWorkload(), steps=4)) == ""
 
 
+@needs_integers
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_inductor")
 def test_every_quantized_layer_of_a_unet_runs_in_integers() -> None:
@@ -224,6 +228,7 @@ def test_products_of_attention_have_the_numbers_of_the_simulation(precision: Pre
         torch.testing.assert_close(lower(net, shapes)(x, t), net(x, t), rtol=1e-4, atol=1e-5)
 
 
+@needs_integers
 @pytest.mark.usefixtures("without_inductor")
 @pytest.mark.parametrize(
     ("attention", "batch"), [(Attention(), MOST_MATRICES), (Attention(is_written_out=True), 2)], ids=["many", "own"]
@@ -236,6 +241,7 @@ def test_attention_that_falls_back_says_so(attention: nn.Module, batch: int) -> 
     assert fell_back(net, executable.layers()) == ("attention",)
 
 
+@needs_integers
 @pytest.mark.usefixtures("without_inductor")
 def test_layers_with_scales_of_groups_fall_back() -> None:
     net = rounded(Precision(4, 8), group_size=4)
@@ -255,6 +261,7 @@ def test_weights_alone_on_a_grid_do_not_fall_back() -> None:
     assert (set(counts(layers)), fell_back(net, layers)) == ({"f32"}, ())
 
 
+@needs_integers
 @pytest.mark.usefixtures("without_inductor")
 def test_tables_and_corrections_follow_the_time_steps_of_each_call() -> None:
     net = rounded(Precision(8, 8))

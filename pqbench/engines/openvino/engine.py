@@ -26,7 +26,8 @@ class OpenVino(Engine):
     """Executes full-precision nets in float32 and quantized ones with int8 kernels.
 
     Grids of fewer than 8 bits run on the same int8 kernels: the integers are those of the narrow grid, the arithmetic
-    is exact, and what is saved over 8 bits is storage on disk, not time; in memory each integer takes a byte.
+    is exact, and what is saved over 8 bits is storage on disk, not time; in memory each integer takes a byte. On a CPU
+    whose int8 kernels saturate, layers that could do so run in float32 (see `pqbench.engines.openvino.exact`).
     """
 
     name: ClassVar[str] = "openvino"
@@ -41,6 +42,15 @@ class OpenVino(Engine):
         if importlib.util.find_spec("openvino") is None:
             return f"The engine {self.name} needs the package openvino: pip install openvino."
         return ""
+
+    def kernels(self) -> dict[str, str]:
+        """Whether int8 products are exact on this CPU, or which kinds saturate and so run in float32."""
+        if self.available():
+            return {}
+        from pqbench.engines.openvino.exact import saturating_kinds
+
+        kinds = sorted(saturating_kinds())
+        return {"int8": f"saturates ({', '.join(kinds)}): wide products in float32" if kinds else "exact"}
 
     def export(self, model: Exportable, folder: Path) -> None:
         """Write a folder that needs openvino, numpy and pillow alone (see `pqbench.engines.exporting`)."""
@@ -66,7 +76,9 @@ class OpenVino(Engine):
             raise UserError(missing)
         import openvino
 
-        model = to_openvino(lower(net), shape, batch, condition)
+        from pqbench.engines.openvino.exact import protect
+
+        model = protect(to_openvino(lower(net), shape, batch, condition))
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -74,7 +86,14 @@ class OpenVino(Engine):
             # Else linear layers with integer weights alone would get 8-bit inputs, which the model does not ask for.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
-        return OpenVinoExecutable(openvino.Core().compile_model(model, "CPU", settings), layer_names(net))
+        try:
+            executable = openvino.Core().compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"OpenVINO has no kernel on this CPU for a part of this net ({reason}): time it with another engine."
+            ) from error
+        return OpenVinoExecutable(executable, layer_names(net))
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,17 @@ from pqbench.engines.openvino.convert import converted
 from pqbench.engines.openvino.lowering import lower
 from pqbench.engines.openvino.sample_script import CONDITION, are_labels, condition_arrays, script
 
-MODEL, DECODE = "model.xml", "decode.xml"
+MODEL, DECODE, EXACT = "model.xml", "decode.xml", "exact.py"
 REQUIREMENTS = ("openvino", "numpy", "pillow")
 _TRACED_BATCH = 2
 """For a model of any batch: with one image, an axis of length 1 would be taken for one that broadcasts."""
 
 
 def write_folder(model: Exportable, folder: Path, floats: str) -> None:
-    """Write the denoiser, the decoder, the schedule, the example and its requirements.
+    """Write the denoiser, the decoder, the schedule, the example, its requirements and what keeps it exact.
+
+    A folder may run on another CPU than the one that wrote it. So the model is written with all its int8 layers, and
+    those that would saturate are moved to float32 where it is opened (see `pqbench.engines.openvino.exact`).
 
     floats   the type of floating-point arithmetic that the example asks for, as OpenVINO calls it
 
@@ -52,6 +55,7 @@ def write_folder(model: Exportable, folder: Path, floats: str) -> None:
         (folder / "schedule.json").write_text(json.dumps(schedule, indent=1) + "\n")
         (folder / "requirements.txt").write_text(requirements)
         (folder / "sample.py").write_text(text)
+        shutil.copyfile(Path(__file__).with_name(EXACT), folder / EXACT)
         if model.condition and not are_labels(model.condition):
             arrays: dict[str, Any] = condition_arrays(model.condition)
             np.savez(folder / CONDITION, **arrays)
@@ -61,12 +65,15 @@ def open_folder(folder: Path, floats: str, threads: int) -> Callable[..., Tensor
     """The denoiser of an exported folder, compiled from its files."""
     import openvino
 
+    from pqbench.engines.openvino.exact import protect
+
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": floats,
     }
-    compiled = openvino.Core().compile_model(folder / MODEL, "CPU", settings)
+    core = openvino.Core()
+    compiled = core.compile_model(protect(core.read_model(folder / MODEL)), "CPU", settings)
 
     def denoise(*inputs: Tensor) -> Tensor:
         return torch.from_numpy(compiled([each.contiguous().numpy() for each in inputs])[0].copy())

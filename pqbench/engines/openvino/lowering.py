@@ -18,15 +18,17 @@ _BYTE_LEVELS = 256
 
 
 def lower(net: nn.Module) -> nn.Module:
-    """A copy of `net` to be exported; a full-precision net stays as it is.
+    """A copy of `net` to be exported; a full-precision net stays as it is where the CPU has a kernel for group norms.
 
     In a quantized net, quantized layers become `LoweredLayer`s, the quantizers of attention operands
     `LoweredActivation`s, and group norms are written out: OpenVINO fuses its own
     group norm in float graphs only, and brings every activation to another memory layout for it in quantized ones
     (measured: 25 instead of 19 ms a step of 16 images for the bundled net at int8, nothing to gain for float).
     """
+    from pqbench.engines.openvino.exact import runs_group_norm
+
     net = copy.deepcopy(net)
-    if not is_quantized(net):
+    if not is_quantized(net) and runs_group_norm():
         return net
     for name, layer in list(quantized_layers(net)):
         replace_module(net, name, LoweredLayer(layer))
@@ -52,7 +54,7 @@ class LoweredLayer(nn.Module):
     def __init__(self, layer: QuantizedLayer) -> None:
         super().__init__()
         self.layer = layer
-        self.activation = LoweredActivation(layer.activation)
+        self.activation = LoweredActivation(layer.activation, unsigned=True)
         scale, zero = layer.weight_parameters()
         steps = layer.codes.to(torch.int16) - zero.to(torch.int16)
         byte = torch.iinfo(torch.int8)
@@ -74,9 +76,12 @@ class LoweredActivation(nn.Module):
 
     OpenVINO has kernels for bytes. A narrower grid is clamped to its own range first, so that the codes in the byte are
     exactly its codes: clamping to a grid's end points and rounding to the grid commute.
+
+    unsigned   codes of a narrow symmetric grid are moved up to start at 0. Kernels move signed bytes up by 128, and
+               products of such large codes saturate where 16 bits hold a pair of them
     """
 
-    def __init__(self, activation: ActivationQuantizer) -> None:
+    def __init__(self, activation: ActivationQuantizer, unsigned: bool = False) -> None:
         super().__init__()
         self.grid = activation.grid
         if self.grid is None:
@@ -90,13 +95,16 @@ class LoweredActivation(nn.Module):
         self.scale, self.zero = float(activation.scale), int(activation.zero_point)
         self.low = (self.grid.low - self.zero) * self.scale
         self.high = (self.grid.high - self.zero) * self.scale
+        self.narrow = self.grid.high - self.grid.low + 1 < _BYTE_LEVELS
         self.first = -_BYTE_LEVELS // 2 if self.grid.symmetric else 0
+        if self.grid.symmetric and self.narrow and unsigned:
+            self.zero, self.first = self.zero - self.grid.low, 0
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` moved to the nearest point of the grid."""
         if self.grid is None:
             return x
-        if self.grid.high - self.grid.low + 1 < _BYTE_LEVELS:
+        if self.narrow:
             x = F.hardtanh(x, self.low, self.high)
         last = self.first + _BYTE_LEVELS - 1
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, self.first, last)

@@ -14,7 +14,7 @@ from pqbench.base.errors import UserError
 from pqbench.contracts import Engine
 from pqbench.engines.compiled import CompiledExecutable, Lowering, compile_net, missing_compiler
 from pqbench.engines.torch_int8.lowering import KEPT, lower
-from pqbench.engines.torch_int8.product import Shapes
+from pqbench.engines.torch_int8.product import Shapes, products_saturate
 
 _DIVISION = {"eager_numerics.division_rounding": True}
 """Inductor's option for divisions in triton that are rounded as torch rounds them: codes are rounded quotients."""
@@ -36,6 +36,10 @@ class TorchInt8(Engine):
     def available(self) -> str:
         """Empty, or that there is no C++ compiler."""
         return missing_compiler(self.name)
+
+    def kernels(self) -> dict[str, str]:
+        """Whether torch's int8 products are exact on this CPU."""
+        return {"int8": "saturates: products in float32" if products_saturate() else "exact"}
 
     def compile(
         self, net: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, condition: Sequence[Tensor] = ()

@@ -8,23 +8,29 @@ call, and inductor knows it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+_EXACT_TERMS = 1024
+"""Products of signed bytes, at most 2^14, whose sum is always a float32 number."""
 
 
 @dataclass(frozen=True)
 class Shapes:
     """What a device's kernels ask of the shapes: (rows, inner) times (inner, columns).
 
-    rows       the fewest rows
-    multiple   of what the inner dimension and the columns must be multiples
+    rows        the fewest rows
+    multiple    of what the inner dimension and the columns must be multiples
+    saturates   whether this CPU's kernels add pairs of products in 16 bits: then it multiplies in float32 instead
     """
 
     rows: int = 1
     multiple: int = 1
+    saturates: bool = field(default_factory=lambda: products_saturate())
 
     @classmethod
     def for_device(cls, device: str) -> Shapes:
@@ -40,6 +46,17 @@ class Shapes:
         return F.pad(matrix, (0, -inner % self.multiple, 0, -columns % self.multiple))
 
 
+@cache
+def products_saturate() -> bool:
+    """Whether `torch._int_mm` on this CPU gives another number than the sum of the largest products.
+
+    Found by running it once per process. torch chooses exact loops of its own on CPUs without VNNI; oneDNN's kernels
+    for such CPUs, which `ONEDNN_MAX_CPU_ISA` forces elsewhere, saturate.
+    """
+    codes = torch.full((16, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(codes, codes.t()) != 64 * 127 * 127).any())
+
+
 def integer_product(left: Tensor, right: Tensor, columns: int, shapes: Shapes) -> Tensor:
     """The exact product of left (M, K) and the transpose of right, both int8 -> (M, columns) int32.
 
@@ -47,6 +64,18 @@ def integer_product(left: Tensor, right: Tensor, columns: int, shapes: Shapes) -
             layout that all of cuBLASLt's int8 kernels have
     """
     rows, inner = left.shape
+    if shapes.saturates and left.device.type == "cpu":
+        return _product_in_float(left, right[:columns, :inner])
     # Zeros add nothing to a sum; rows and columns of them are cut off.
     left = F.pad(left, (0, right.shape[1] - inner, 0, max(shapes.rows - rows, 0)))
     return torch._int_mm(left, right.t())[:rows, :columns]
+
+
+def _product_in_float(left: Tensor, right: Tensor) -> Tensor:
+    """The same in float32, exact because no sum gets as long as to be rounded: (M, K), (N, K) -> (M, N) int32."""
+    pairs = zip(left.split(_EXACT_TERMS, 1), right.split(_EXACT_TERMS, 1), strict=True)
+    first, *others = (torch.matmul(a.float(), b.float().t()).int() for a, b in pairs)
+    total: Tensor = first
+    for each in others:
+        total = total + each
+    return total

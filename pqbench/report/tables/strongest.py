@@ -66,10 +66,10 @@ def _measured(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _circumstances(group: Group, name: str, protocol: str) -> str:
-    """Everything that a protocol of latency fixes but the engine."""
+    """Everything that a protocol of latency fixes but the engine and its kernels."""
     for record in group.records:
         metric = record.metrics.get(name)
         if metric is not None and metric.protocol == protocol:
             facts: dict[str, Any] = metric.detail.get("protocol", {})
-            return canonical({fact: value for fact, value in facts.items() if fact != "engine"})
+            return canonical({fact: value for fact, value in facts.items() if fact not in ("engine", "kernels")})
     return canonical({})

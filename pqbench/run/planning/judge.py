@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from pqbench.base.cpu import cpu_facts, instruction_words
 from pqbench.base.devices import card_facts
 from pqbench.base.errors import UserError
 from pqbench.base.packages import package_versions
 from pqbench.components import Registered, Registry
 from pqbench.contracts import Engine
-from pqbench.run.environment import cpu_facts
 from pqbench.scoring.protocol import SIMULATION
 
 Judge = Literal["simulation", "engine", "auto"]
@@ -42,10 +42,12 @@ class EngineJudge:
     def words(self) -> str:
         """For the protocol: the engine with all that its images depend on."""
         cpu = self.facts["cpu"]
+        instructions = instruction_words((*(cpu["flags"] or ()), *(f"{k}={v}" for k, v in cpu["caps"].items())))
+        kernels = "".join(f", {kind} {what}" for kind, what in self.facts["kernels"].items())
         version = self.facts["versions"].get(self.name.partition("-")[0])
         title = f"engine {self.name} {version}" if version else f"engine {self.name}"
         card = f", {self.facts['card']}" if "card" in self.facts else ""
-        return f"{title}, {self.facts['threads']} threads, {cpu['model']} ({' '.join(cpu['flags'] or ())}){card}"
+        return f"{title}, {self.facts['threads']} threads, {cpu['model']} ({instructions}){kernels}{card}"
 
 
 def choose_judge(
@@ -66,7 +68,8 @@ def choose_judge(
     for name in engines:
         found = registry.find("engine", name)
         if found.component.executes_quantized and device in found.component.devices:
-            return EngineJudge(name, found.component(), _facts(found, device))
+            engine = found.component()
+            return EngineJudge(name, engine, _facts(found, engine, device))
     if judge == "auto":
         return None
     raise UserError(
@@ -75,12 +78,13 @@ def choose_judge(
     )
 
 
-def _facts(found: Registered[Engine], device: str) -> dict[str, Any]:
+def _facts(found: Registered[Engine], engine: Engine, device: str) -> dict[str, Any]:
     return {
         "engine": found.qualified_name,
         "source_hash": found.provenance.source_hash,
         "versions": package_versions(),
         "cpu": {key: value for key, value in cpu_facts().items() if key != "cores"},
+        "kernels": dict(engine.kernels()),
         "threads": torch.get_num_threads(),
         **card_facts(device),
     }
