@@ -32,7 +32,8 @@ def _kernels() -> dict[str, dict[str, str]]:
 
     found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
     usable = (entry for entry in found if not _missing(entry.component))
-    facts = {entry.name: dict(entry.component().kernels()) for entry in usable}
+    engines: dict[str, Any] = {entry.name: entry.component() for entry in usable}
+    facts = {name: dict(engine.kernels()) for name, engine in engines.items()}
     return {name: kernels for name, kernels in facts.items() if kernels}
 
 

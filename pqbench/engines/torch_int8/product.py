@@ -19,6 +19,17 @@ _EXACT_TERMS = 1024
 """Products of signed bytes, at most 2^14, whose sum is always a float32 number."""
 
 
+@cache
+def products_saturate() -> bool:
+    """Whether `torch._int_mm` on this CPU gives another number than the sum of the largest products.
+
+    Found by running it once per process. torch chooses exact loops of its own on CPUs without VNNI; oneDNN's kernels
+    for such CPUs, which `ONEDNN_MAX_CPU_ISA` forces elsewhere, saturate.
+    """
+    codes = torch.full((16, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(codes, codes.t()) != 64 * 127 * 127).any())
+
+
 @dataclass(frozen=True)
 class Shapes:
     """What a device's kernels ask of the shapes: (rows, inner) times (inner, columns).
@@ -30,7 +41,7 @@ class Shapes:
 
     rows: int = 1
     multiple: int = 1
-    saturates: bool = field(default_factory=lambda: products_saturate())
+    saturates: bool = field(default_factory=products_saturate)
 
     @classmethod
     def for_device(cls, device: str) -> Shapes:
@@ -44,17 +55,6 @@ class Shapes:
         """`matrix` (columns, inner) of the right factor, both filled up with zeros."""
         columns, inner = matrix.shape
         return F.pad(matrix, (0, -inner % self.multiple, 0, -columns % self.multiple))
-
-
-@cache
-def products_saturate() -> bool:
-    """Whether `torch._int_mm` on this CPU gives another number than the sum of the largest products.
-
-    Found by running it once per process. torch chooses exact loops of its own on CPUs without VNNI; oneDNN's kernels
-    for such CPUs, which `ONEDNN_MAX_CPU_ISA` forces elsewhere, saturate.
-    """
-    codes = torch.full((16, 64), 127, dtype=torch.int8)
-    return bool((torch._int_mm(codes, codes.t()) != 64 * 127 * 127).any())
 
 
 def integer_product(left: Tensor, right: Tensor, columns: int, shapes: Shapes) -> Tensor:
@@ -73,9 +73,8 @@ def integer_product(left: Tensor, right: Tensor, columns: int, shapes: Shapes) -
 
 def _product_in_float(left: Tensor, right: Tensor) -> Tensor:
     """The same in float32, exact because no sum gets as long as to be rounded: (M, K), (N, K) -> (M, N) int32."""
-    pairs = zip(left.split(_EXACT_TERMS, 1), right.split(_EXACT_TERMS, 1), strict=True)
-    first, *others = (torch.matmul(a.float(), b.float().t()).int() for a, b in pairs)
-    total: Tensor = first
-    for each in others:
-        total = total + each
+    total = torch.zeros(len(left), len(right), dtype=torch.int32)
+    for start in range(0, left.shape[1], _EXACT_TERMS):
+        terms = slice(start, start + _EXACT_TERMS)
+        total = total + torch.matmul(left[:, terms].float(), right[:, terms].float().t()).int()
     return total
