@@ -22,16 +22,16 @@ import time
 import torch
 from torch import nn
 
-from pqbench.methods.precision import Precision
-from pqbench.quantization.block_source import BlockSource
-from pqbench.quantization.blocks import block_names
-from pqbench.quantization.calibrate import calibrate_weights
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.reconstruction import Descent
-from pqbench.quantization.reconstruction_stages import RoundingStage, StepSizeStage
-from pqbench.quantization.row_store import StoredRows
-from pqbench.quantization.scope import quantize_layers
+from pqbench.contracts.precision import Precision
+from pqbench.quantization.learning.block_source import BlockSource
+from pqbench.quantization.learning.reconstruction import Descent
+from pqbench.quantization.learning.reconstruction_stages import RoundingStage, StepSizeStage
+from pqbench.quantization.learning.row_store import StoredRows
+from pqbench.quantization.net.blocks import block_names
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.ranges.fitting import calibrate_weights
+from pqbench.quantization.ranges.rules import minmax
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 
 DDPM_CIFAR10 = {

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pqbench.evaluation.clip.encoder import open_encoder
-from pqbench.evaluation.clip.nets import NETS
+from pqbench.scoring.clip.encoder import open_encoder
+from pqbench.scoring.clip.nets import NETS
 from pqbench.testing.clip import published_state, random_clip, write_torchscript
 from pqbench.testing.conditional import TinyText
 from pqbench.testing.inception import random_images

@@ -19,11 +19,12 @@ from simulated_forward import simulated
 from torch import Tensor, nn
 from torch.profiler import profile
 
-from pqbench.distillation.training import Training, parameter_groups
-from pqbench.methods.precision import Precision
-from pqbench.quantization.tuning import tune
+from pqbench.contracts.precision import Precision
+from pqbench.distillation.parameter_groups import parameter_groups
+from pqbench.quantization.learning.tuning import tune
+from pqbench.training.loop import Training
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
-from pqbench.workloads.training_sets import FASHION
+from pqbench.workloads.training.sets import FASHION
 
 _PRODUCTS = ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm")
 
@@ -36,7 +37,7 @@ def student(example: tuple[Tensor, Tensor]) -> nn.Module:
 
 
 def iteration(net: nn.Module, x_t: Tensor, t: Tensor) -> Callable[[], None]:
-    """One update of a distillation, as `pqbench.distillation.training.train` makes it."""
+    """One update of a distillation, as `pqbench.training.loop.train` makes it."""
     groups = parameter_groups(net, Training(1, len(x_t), 0.02, 0.004, 0.001))
     optimizer = torch.optim.Adam([{"params": group["params"], "lr": 1e-9} for group in groups], betas=(0.9, 0.99))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

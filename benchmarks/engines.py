@@ -24,12 +24,12 @@ from simulated_forward import simulated
 from torch import Tensor, nn
 
 from pqbench.contracts import Engine, Executable
+from pqbench.contracts.precision import Precision
 from pqbench.engines.executed import counts
 from pqbench.engines.openvino import OpenVino, OpenVinoBf16
 from pqbench.engines.torch_compile import TorchCompile
 from pqbench.engines.torch_eager import TorchEager
 from pqbench.engines.torch_int8 import TorchInt8
-from pqbench.methods.precision import Precision
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.fashion import Fashion
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.evaluation.features import extract_features
-from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
+from pqbench.scoring.features import extract_features
+from pqbench.scoring.formulas.frechet import FeatureStatistics, frechet_distance
 from pqbench.workloads.fashion import Fashion
 
 _BATCH = 64

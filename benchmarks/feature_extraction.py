@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pqbench.evaluation.extractors.clean_fid import FidClean, FidLegacy, FidLegacyTensorflow
-from pqbench.evaluation.extractors.torch_fidelity import FidTorchFidelity
-from pqbench.evaluation.features import extract_features
+from pqbench.base.torchvision_shim import declare_missing_operators
+from pqbench.scoring.extractors.clean_fid import FidClean, FidLegacy, FidLegacyTensorflow
+from pqbench.scoring.extractors.torch_fidelity import FidTorchFidelity
+from pqbench.scoring.features import extract_features
 from pqbench.testing.inception import random_images, random_inception, write_state_dict, write_torchscript
-from pqbench.torchvision_shim import declare_missing_operators
 
 Extract = Callable[[Tensor], Tensor]
 BATCH = 16

@@ -21,8 +21,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from pqbench.evaluation.frechet import FeatureStatistics, frechet_distance
-from pqbench.evaluation.influence import frechet_contribution
+from pqbench.scoring.formulas.frechet import FeatureStatistics, frechet_distance
+from pqbench.scoring.formulas.influence import frechet_contribution
 
 
 def features(n: int, dimension: int, seed: int, shift: float) -> Tensor:

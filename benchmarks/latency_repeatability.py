@@ -14,9 +14,9 @@ import os
 import time
 from pathlib import Path
 
-from pqbench.bench.records import Metric
-from pqbench.evaluation.steadiness import spread
-from pqbench.evaluation.timing import TimingSpec, measure
+from pqbench.results.records import Metric
+from pqbench.timing.measure import TimingSpec, measure
+from pqbench.timing.steadiness import spread
 
 Measured = dict[str, Metric]
 

@@ -18,16 +18,16 @@ import torch
 from fashion_images import distance, images
 from torch import Tensor, nn
 
-from pqbench.bench.cache import StageCache, default_cache_folder
-from pqbench.bench.checkpoints import checkpoints
-from pqbench.bench.store import RunFolder
+from pqbench.contracts.precision import FULL_PRECISION_BITS
+from pqbench.diffusion.merged import merged_prediction
 from pqbench.diffusion.noise import initial_noise
-from pqbench.distillation.targets import merged_prediction
-from pqbench.evaluation.paired import psnr
-from pqbench.methods.precision import FULL_PRECISION_BITS
-from pqbench.quantization.blocks import block_names
-from pqbench.quantization.checkpoint import load_checkpoint
-from pqbench.quantization.layers import activation_quantizers
+from pqbench.quantization.checkpoint.io import load_checkpoint
+from pqbench.quantization.net.blocks import block_names
+from pqbench.quantization.net.layers import activation_quantizers
+from pqbench.results.store import RunFolder
+from pqbench.run.cache import StageCache, default_cache_folder
+from pqbench.run.checkpoints import checkpoints
+from pqbench.scoring.formulas.paired import psnr
 from pqbench.workloads.fashion import Fashion
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pqbench.quantization.grid import Grid
-from pqbench.quantization.ranges import LP_CANDIDATES, LP_NORM, lp_search, lp_search_2d
+from pqbench.quantization.grids.grid import Grid
+from pqbench.quantization.ranges.rules import LP_CANDIDATES, LP_NORM, lp_search, lp_search_2d
 
 Found = tuple[Tensor, Tensor]
 Candidates = Callable[[Tensor, Grid], Iterator[Found]]

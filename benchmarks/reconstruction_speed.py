@@ -37,12 +37,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pqbench.quantization.block_data import BlockData
-from pqbench.quantization.calibrate import calibrate_weights
-from pqbench.quantization.layers import QuantizedLayer, quantizable_layers, replace_module
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.reconstruction import Descent, reconstruct
-from pqbench.quantization.rounding import RoundingPressure, start_rounding
+from pqbench.quantization.learning.block_data import BlockData
+from pqbench.quantization.learning.reconstruction import Descent, reconstruct
+from pqbench.quantization.learning.rounding import RoundingPressure, start_rounding
+from pqbench.quantization.net.layers import QuantizedLayer, quantizable_layers, replace_module
+from pqbench.quantization.ranges.fitting import calibrate_weights
+from pqbench.quantization.ranges.rules import minmax
 
 BITS, BATCH, SAMPLES, EMBEDDING = 4, 32, 128, 512
 WEIGHT, WARMUP = 0.01, 0.2

@@ -19,11 +19,10 @@ import torch
 from engines import net_and_shape
 from torch import Tensor
 
+from pqbench.base.torchvision_shim import declare_missing_operators
+from pqbench.contracts.schedule import NoiseSchedule, trailing_timesteps
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.diffusion.timesteps import trailing_timesteps
-from pqbench.torchvision_shim import declare_missing_operators
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ import time
 import torch
 from torch import Tensor, nn
 
-from pqbench.methods.precision import Precision
-from pqbench.quantization.layers import activation_quantizers, quantized_layers
-from pqbench.quantization.ranges import minmax, rows
-from pqbench.quantization.scope import quantize_layers
+from pqbench.contracts.precision import Precision
+from pqbench.quantization.net.layers import activation_quantizers, quantized_layers
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.ranges.rules import minmax, rows
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
-from pqbench.workloads.training_sets import FASHION
+from pqbench.workloads.training.sets import FASHION
 
 
 def simulated(

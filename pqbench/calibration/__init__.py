@@ -1,1 +1,4 @@
-"""Calibration samplers that come with pqbench: plugins name them, since no plugin imports another."""
+"""The calibration samplers that pqbench ships, and the set that is read from a file.
+
+A sampler of a plugin lives in its plugin.
+"""

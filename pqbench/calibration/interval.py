@@ -8,21 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.runs import calibration_set
 from pqbench.contracts.calibration import CalibrationSampler, CalibrationSet
 from pqbench.contracts.context import Context
 from pqbench.contracts.parameters import parameter
-from pqbench.errors import UserError
-
-Q_DIFFUSION_BIBTEX = """@inproceedings{li2023qdiffusion,
-  title     = {{Q-Diffusion}: Quantizing Diffusion Models},
-  author    = {Li, Xiuyu and Liu, Yijiang and Lian, Long and Yang, Huanrui and Dong, Zhen and Kang, Daniel and
-               Zhang, Shanghang and Keutzer, Kurt},
-  booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
-  year      = {2023},
-  eprint    = {2302.04304},
-  archivePrefix = {arXiv}
-}"""
+from pqbench.quantization.papers import Q_DIFFUSION_BIBTEX
 
 
 @dataclass(frozen=True)

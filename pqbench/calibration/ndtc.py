@@ -13,17 +13,9 @@ from pqbench.calibration.runs import calibration_set
 from pqbench.contracts.calibration import CalibrationSampler, CalibrationSet
 from pqbench.contracts.context import Context
 from pqbench.contracts.parameters import parameter
+from pqbench.quantization.papers import PTQ4DM_BIBTEX
 
 PRESETS = ("script", "text")
-
-PTQ4DM_BIBTEX = """@inproceedings{shang2023ptq4dm,
-  title     = {Post-Training Quantization on Diffusion Models},
-  author    = {Shang, Yuzhang and Yuan, Zhihang and Xie, Bin and Wu, Bingzhe and Yan, Yan},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2023},
-  eprint    = {2211.15736},
-  archivePrefix = {arXiv}
-}"""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pqbench.base.errors import UserError
 from pqbench.contracts.calibration import CalibrationSampler, CalibrationSet
 from pqbench.contracts.context import Context
 from pqbench.contracts.workload import Workload
-from pqbench.errors import UserError
 
 SUFFIX = ".safetensors"
 

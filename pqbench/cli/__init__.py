@@ -1,1 +1,4 @@
-"""The command line: one file a command, and nothing heavy imported before a command needs it."""
+"""The command line: one module a command, which reads options, calls a service of `commands` or `run`, and prints.
+
+What commands share is in `shared`. Nothing here imports torch at module level.
+"""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder, given_path
+from pqbench.cli.shared.request import CacheFolder, given_path
 
 EXIT_PROBLEM = 1
 
@@ -35,28 +35,28 @@ def audit(
 
 
 def _audit_file(path: Path, as_json: bool) -> None:
-    from pqbench.quantization.file_audit import audit_file
+    from pqbench.inspection.stored_bits import audit_file
 
     found = audit_file(path)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return
-    from pqbench.report.checkpoint_audit import print_file
+    from pqbench.report.pages.audit import print_file
 
     print_file(found)
 
 
 def _audit_run(path: Path, cache: Path | None, as_json: bool) -> None:
-    from pqbench.bench.audit_cells import audit_cells
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.store import RunFolder
+    from pqbench.commands.audit import audit_cells
+    from pqbench.results.store import RunFolder
+    from pqbench.run.cache import StageCache, default_cache_folder
 
     records = RunFolder.existing(path).current_records()
     cells = list(audit_cells(records, StageCache(cache or default_cache_folder())))
     if as_json:
         typer.echo(json.dumps({"run": str(path), "cells": [cell.model_dump(mode="json") for cell in cells]}, indent=2))
     else:
-        from pqbench.report.checkpoint_audit import print_cells
+        from pqbench.report.pages.audit import print_cells
 
         print_cells(cells)
     problems = [cell for cell in cells if cell.problem]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pqbench.cli.request import (
+from pqbench.cli.shared.request import (
     BudgetName,
     BudgetOption,
     CacheFolder,
@@ -22,7 +22,7 @@ from pqbench.cli.request import (
 )
 
 if TYPE_CHECKING:
-    from pqbench.bench.calibrate import Drawn
+    from pqbench.commands.calibrate import Drawn
 
 SUFFIX, PLOT_SUFFIX = ".safetensors", ".png"
 
@@ -62,9 +62,9 @@ def calibrate(
     """
     from rich.console import Console
 
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.calibrate import CalibrationRequest, draw_set
-    from pqbench.devices import require_usable_device
+    from pqbench.base.devices import require_usable_device
+    from pqbench.commands.calibrate import CalibrationRequest, draw_set
+    from pqbench.run.cache import StageCache, default_cache_folder
 
     _require_free(output, force)
     require_usable_device(device)
@@ -80,7 +80,7 @@ def calibrate(
 
 def _require_free(output: Path, force: bool) -> None:
     """Raise `UserError`, before any work, for a name that no method would take for a file or that is in use."""
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
 
     if output.suffix != SUFFIX:
         raise UserError(f"-o {output} must end in {SUFFIX}: give {output.with_suffix(SUFFIX)}.")
@@ -92,7 +92,7 @@ def _require_free(output: Path, force: bool) -> None:
 
 
 def _write(drawn: Drawn, output: Path) -> None:
-    from pqbench.files import write_atomically
+    from pqbench.base.files import write_atomically
     from pqbench.report.figures.calibration import Panel, time_steps_figure
 
     drawn.write(output)
@@ -116,7 +116,7 @@ def _facts(drawn: Drawn, output: Path, workload: str) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    from pqbench.methods.grammar import MethodSpec
+    from pqbench.components.grammar import MethodSpec
 
     shape, span = facts["shape"], facts["time_steps"]
     made = {key: value for key, value in facts["facts"].items() if key not in ("drawn_by", "sampler")}

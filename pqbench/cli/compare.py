@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder, Plugins, build_registry, given_path
-from pqbench.report.comparison_formats import ComparisonFormat
+from pqbench.cli.shared.request import CacheFolder, Plugins, build_registry, given_path
+from pqbench.report.pages.comparison_formats import ComparisonFormat
 
 if TYPE_CHECKING:
-    from pqbench.bench.compared_rows import FoundRow, RowComparer
-    from pqbench.bench.store import RunFolder
-    from pqbench.comparison.result import Comparison
-    from pqbench.report.table import Section
+    from pqbench.commands.compare import FoundRow, RowComparer
+    from pqbench.report.tables.table import Section
+    from pqbench.results.comparisons import Comparison
+    from pqbench.results.store import RunFolder
 
 
 def compare(
@@ -51,8 +51,8 @@ def compare(
 
 def _arguments(names: list[str]) -> tuple[list[RunFolder], list[str]]:
     """The runs and the names of rows. The second argument is a run where there is one of that name."""
-    from pqbench.bench.store import RunFolder
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
+    from pqbench.results.store import RunFolder
 
     count = 2 if len(names) > 1 and _is_run(names[1]) else 1
     rows = names[count:]
@@ -66,7 +66,7 @@ def _is_run(name: str) -> bool:
 
     The name of a folder in another one is no row's, whatever is in it.
     """
-    from pqbench.bench.store import holds_run
+    from pqbench.results.store import holds_run
 
     path = given_path(name)
     return path.is_dir() and (holds_run(path) or len(path.parts) > 1)
@@ -76,11 +76,11 @@ def _compared(
     runs: list[RunFolder], names: list[str], metric: str, cache: Path | None, plugins: list[str] | None
 ) -> tuple[list[Comparison], list[Section]]:
     """Every comparison that was asked for, and the sections that show it."""
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.compared_rows import RowComparer, find_row, rows_of
-    from pqbench.bench.diagnose import workload_of
-    from pqbench.errors import UserError
-    from pqbench.report.results import distance_name
+    from pqbench.base.errors import UserError
+    from pqbench.commands.compare import RowComparer, find_row, rows_of
+    from pqbench.commands.diagnose import workload_of
+    from pqbench.report.tables.results import distance_name
+    from pqbench.run.cache import StageCache, default_cache_folder
 
     _require_metric(runs, metric)
     manifest = runs[0].manifest()
@@ -107,9 +107,9 @@ def _compared(
 
 
 def _require_metric(runs: list[RunFolder], metric: str) -> None:
-    from pqbench.errors import UserError
-    from pqbench.report.rows import quality_names
-    from pqbench.text import did_you_mean
+    from pqbench.base.errors import UserError
+    from pqbench.base.text import did_you_mean
+    from pqbench.results.rows import quality_names
 
     records = [record for run in runs for record in run.current_records()]
     known = [name for name in quality_names(records) if any(name in record.metrics for record in records)]
@@ -119,7 +119,7 @@ def _require_metric(runs: list[RunFolder], metric: str) -> None:
 
 
 def _two(a: FoundRow, b: FoundRow, comparer: RowComparer, distance: str) -> tuple[list[Comparison], list[Section]]:
-    from pqbench.report.comparison_tables import metrics_section
+    from pqbench.report.pages.comparison_tables import metrics_section
 
     found, (first, second) = comparer.compare(a, b), _titles(a, b)
     return found, [metrics_section(found, distance, first, second)]
@@ -145,7 +145,7 @@ def _same_names(
 
 
 def _pairs(found: list[Comparison], metric: str, distance: str, title: str) -> list[Section]:
-    from pqbench.report.comparison_tables import pairs_section
+    from pqbench.report.pages.comparison_tables import pairs_section
 
     chosen = [each for each in found if each.metric == metric]
     return [pairs_section(chosen, distance, title)] if chosen else []
@@ -155,7 +155,7 @@ def _all(
     rows: list[FoundRow], comparer: RowComparer, metric: str, distance: str
 ) -> tuple[list[Comparison], list[Section]]:
     """Every pair, a section of the run's table after the other."""
-    from pqbench.report.comparison_tables import order_sections
+    from pqbench.report.pages.comparison_tables import order_sections
 
     groups = list(comparer.compare_all(rows))
     chosen = [[each for each in group if each.metric == metric] for group in groups]
@@ -175,9 +175,9 @@ def _titles(a: FoundRow, b: FoundRow) -> tuple[str, str]:
 
 
 def _show(runs: list[str], comparisons: list[Comparison], sections: list[Section], form: ComparisonFormat) -> None:
-    from pqbench.report.comparison_formats import comparisons_csv, comparisons_json, print_comparisons
-    from pqbench.report.markdown import markdown
-    from pqbench.report.table import Table
+    from pqbench.report.pages.comparison_formats import comparisons_csv, comparisons_json, print_comparisons
+    from pqbench.report.renderers.markdown import markdown
+    from pqbench.report.tables.table import Table
 
     table = Table("Comparison of rows" if len(sections) > 1 else sections[0].title, tuple(sections))
     match form:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder, Plugins, build_registry, given_path
+from pqbench.cli.shared.request import CacheFolder, Plugins, build_registry, given_path
 
 if TYPE_CHECKING:
-    from pqbench.quantization.diagnostics_result import Diagnosis
-    from pqbench.registry import Registry
+    from pqbench.components import Registry
+    from pqbench.inspection.diagnostics_result import Diagnosis
 
 FOLDER = "diagnosis"
 
@@ -53,12 +53,12 @@ def diagnose(
 
 
 def _of_run(path: Path, registry: Registry, cache: Path | None, images: int, seed: int) -> dict[str, Diagnosis]:
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.checkpoints import checkpoints
-    from pqbench.bench.diagnose import compressed, diagnose_file, workload_of
-    from pqbench.bench.run import readable_name
-    from pqbench.bench.store import RunFolder
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
+    from pqbench.commands.diagnose import compressed, diagnose_file, workload_of
+    from pqbench.results.store import RunFolder
+    from pqbench.run.cache import StageCache, default_cache_folder
+    from pqbench.run.checkpoints import checkpoints
+    from pqbench.run.runner import readable_name
 
     folder = RunFolder.existing(path)
     facts = folder.manifest().workload
@@ -78,8 +78,8 @@ def _of_run(path: Path, registry: Registry, cache: Path | None, images: int, see
 
 
 def _of_file(path: Path, registry: Registry, workload: str | None, images: int, seed: int) -> dict[str, Diagnosis]:
-    from pqbench.bench.diagnose import diagnose_file, workload_of
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
+    from pqbench.commands.diagnose import diagnose_file, workload_of
 
     if not path.exists():
         raise UserError(f"There is nothing at {path}: give the folder of a run, or a packed checkpoint.")
@@ -90,7 +90,7 @@ def _of_file(path: Path, registry: Registry, workload: str | None, images: int, 
 
 
 def _show(diagnoses: dict[str, Diagnosis], folder: Path, as_json: bool) -> None:
-    from pqbench.report.diagnosis import summary, write_diagnoses
+    from pqbench.report.pages.diagnosis import summary, write_diagnoses
 
     written = write_diagnoses(folder, diagnoses)
     if as_json:

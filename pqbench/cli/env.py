@@ -12,7 +12,7 @@ GIB = 2**30
 
 def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show versions, processor, memory, graphics cards, engines, energy counters, and what is amiss."""
-    from pqbench.environment import environment
+    from pqbench.run.environment import environment
 
     facts = environment() | {"engines": _engines(), "kernels": _kernels()}
     typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
@@ -20,7 +20,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
 def _engines() -> dict[str, str]:
     """Why each engine cannot run here; empty for one that can."""
-    from pqbench.registry import Registry
+    from pqbench.components import Registry
 
     found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
     return {entry.name: _missing(entry.component) for entry in found}
@@ -28,7 +28,7 @@ def _engines() -> dict[str, str]:
 
 def _kernels() -> dict[str, dict[str, str]]:
     """What engines that can run say about their kernels on this machine."""
-    from pqbench.registry import Registry
+    from pqbench.components import Registry
 
     found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
     usable = (entry for entry in found if not _missing(entry.component))

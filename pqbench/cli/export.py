@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import CacheFolder, Plugins, build_registry, given_path
+from pqbench.cli.shared.request import CacheFolder, Plugins, build_registry, given_path
 
 if TYPE_CHECKING:
-    from pqbench.bench.export import Source
+    from pqbench.commands.export import Source
+    from pqbench.components import Registry
     from pqbench.contracts import Workload
-    from pqbench.registry import Registry
 
 ANY = "any"
 
@@ -49,9 +49,9 @@ def export(
     The example, sample.py, needs the packages in requirements.txt alone. The written files are opened again and one
     step is held against the engine before the folder is kept.
     """
-    from pqbench.bench.export import export as write
-    from pqbench.bench.export import require_exporting, require_free
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
+    from pqbench.commands.export import export as write
+    from pqbench.commands.export import require_exporting, require_free
 
     if len(names) not in (2, 3):
         raise UserError("An export needs RUN METHOD DIR, or CHECKPOINT DIR: give two or three names.")
@@ -70,7 +70,7 @@ def export(
 
 
 def _batch(text: str) -> int | None:
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
 
     if text == ANY:
         return None
@@ -82,11 +82,11 @@ def _batch(text: str) -> int | None:
 def _of_run(
     names: list[str], registry: Registry, seed: int | None, cache: Path | None, workload: str | None, steps: int | None
 ) -> tuple[Source, Workload]:
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.diagnose import workload_of
-    from pqbench.bench.export import cell_source
-    from pqbench.bench.store import RunFolder
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
+    from pqbench.commands.diagnose import workload_of
+    from pqbench.commands.export import cell_source
+    from pqbench.results.store import RunFolder
+    from pqbench.run.cache import StageCache, default_cache_folder
 
     if workload is not None or steps is not None:
         raise UserError("--workload and --steps are for checkpoints by themselves: a run knows both.")
@@ -97,9 +97,9 @@ def _of_run(
 
 
 def _of_file(path: Path, registry: Registry, workload: str | None, steps: int | None) -> tuple[Source, Workload]:
-    from pqbench.bench.diagnose import workload_of
-    from pqbench.bench.export import Source
-    from pqbench.errors import UserError
+    from pqbench.base.errors import UserError
+    from pqbench.commands.diagnose import workload_of
+    from pqbench.commands.export import Source
 
     if path.is_dir():
         raise UserError(

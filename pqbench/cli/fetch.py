@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pqbench.cli.request import Plugins, build_registry, given_path
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
+from pqbench.cli.shared.request import Plugins, build_registry, given_path
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pqbench.components import Registry
     from pqbench.contracts import Weights
-    from pqbench.registry import Registry
-    from pqbench.weights.download import Report
-    from pqbench.weights.store import WeightStore
+    from pqbench.scoring.weights.download import Report
+    from pqbench.scoring.weights.store import WeightStore
 
 MEGABYTE = 1e6
 _LINES = 10
@@ -41,7 +41,7 @@ def fetch(
     """
     from rich.console import Console
 
-    from pqbench.weights.store import WeightStore
+    from pqbench.scoring.weights.store import WeightStore
 
     store, registry = WeightStore(folder), build_registry(plugins)
     store.require_folder()
@@ -54,8 +54,8 @@ def fetch(
 
 
 def _fetch_one(name: str, registry: Registry, store: WeightStore, offline: bool, console: Console) -> None:
-    from pqbench.evaluation.needed_weights import needed_weights
-    from pqbench.weights.download import fetch as download
+    from pqbench.scoring.weights.download import fetch as download
+    from pqbench.scoring.weights.needed import needed_weights
 
     weights = needed_weights(name, registry)
     if weights is None:
@@ -80,7 +80,7 @@ def _listing(registry: Registry, store: WeightStore) -> str:
 
 def _rows(component: type[Any], store: WeightStore) -> list[tuple[str, ...]]:
     """A row for each of the component's files; most metrics need none, and have no row."""
-    from pqbench.evaluation.needed_weights import offered_weights
+    from pqbench.scoring.weights.needed import offered_weights
 
     try:
         offered = offered_weights(component)

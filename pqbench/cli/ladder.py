@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import (
+from pqbench.cli.shared.request import (
     BudgetName,
     BudgetOption,
     CacheFolder,
@@ -21,7 +21,7 @@ from pqbench.cli.request import (
 )
 
 if TYPE_CHECKING:
-    from pqbench.ladder import Rung
+    from pqbench.sanity import Rung
 
 EXIT_FAILED = 1
 
@@ -50,9 +50,9 @@ def ladder(
     """
     from rich.console import Console
 
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.ladder import Ladder
-    from pqbench.bench.progress import RunProgress
+    from pqbench.commands.ladder import Ladder
+    from pqbench.run.cache import StageCache, default_cache_folder
+    from pqbench.run.execution.progress import RunProgress
 
     request = build_request(method, workload, budget, str(seed), None, engines, "cpu")
     widths, registry = _widths(bits), build_registry(plugins)
@@ -70,8 +70,8 @@ def ladder(
 
 
 def _widths(text: str) -> list[int]:
-    from pqbench.errors import UserError
-    from pqbench.methods.precision import QUANTIZED_BITS
+    from pqbench.base.errors import UserError
+    from pqbench.contracts.precision import QUANTIZED_BITS
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) in QUANTIZED_BITS for part in parts) or len(set(parts)) < 2:

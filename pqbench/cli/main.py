@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Final
 
 import typer
 
-from pqbench import __version__
-from pqbench.cli.interrupts import interrupts_between_imports
-from pqbench.cli.lazy import CommandRef, LazyGroup
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
+from pqbench.base.version import __version__
+from pqbench.cli.shared.interrupts import interrupts_between_imports
+from pqbench.cli.shared.lazy import CommandRef, LazyGroup
 
 EXIT_USER_ERROR: Final = 2
 EXIT_BROKEN_PIPE: Final = 1

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pqbench.cli.request import BudgetName, BudgetOption, Plugins, build_registry, say_left_out
+from pqbench.cli.shared.request import BudgetName, BudgetOption, Plugins, build_registry, say_left_out
 
 if TYPE_CHECKING:
+    from pqbench.components import Registered
     from pqbench.methods.ablation import AblationRow
-    from pqbench.registry import Registered
 
 app = typer.Typer(
     help="See the methods, what they are made of and their ablations.",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pqbench.cli.request import (
+from pqbench.cli.shared.request import (
     Ablation,
     BudgetName,
     BudgetOption,
@@ -54,8 +54,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show cells, stages, all resolved parameters, and what is in the cache already."""
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.plan import make_plan
+    from pqbench.run.cache import StageCache, default_cache_folder
+    from pqbench.run.plan import make_plan
 
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)

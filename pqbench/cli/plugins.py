@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pqbench.registry import Failure, Registered
+    from pqbench.components import Failure, Registered
 
 app = typer.Typer(
     help="See which methods and components are installed.",
@@ -36,7 +36,7 @@ def list_plugins(
     ] = None,
 ) -> None:
     """List every component with the distribution it comes from, then the plugins that could not be loaded."""
-    from pqbench.registry import Registry, blocked_names
+    from pqbench.components import Registry, blocked_names
 
     registry = Registry.discover(blocked=blocked_names(without or ()))
     components, failures = registry.components(), registry.failures()

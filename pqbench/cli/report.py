@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pqbench.cli.request import given_path
-from pqbench.report.formats import Format
+from pqbench.cli.shared.request import given_path
+from pqbench.report.renderers.formats import Format
 
 
 def report(
@@ -31,8 +31,8 @@ def report(
     write: Annotated[bool, typer.Option("--write", help="Also write all tables and figures into the folder.")] = False,
 ) -> None:
     """Show the results of a run. Nothing is computed again."""
-    from pqbench.bench.store import RunFolder
-    from pqbench.report.formats import print_table, rendered
+    from pqbench.report.renderers.formats import print_table, rendered
+    from pqbench.results.store import RunFolder
 
     folder = RunFolder.existing(run)
     for note in folder.contents().notes:
@@ -50,14 +50,14 @@ def report(
 
 
 def _write_files(folder: Path) -> None:
-    from pqbench.bench.store import RunFolder
     from pqbench.report.write import write_report
+    from pqbench.results.store import RunFolder
 
     for path in write_report(RunFolder(folder)):
         typer.echo(f"Wrote {path}", err=True)
 
 
 def _write_output(path: Path, text: str) -> None:
-    from pqbench.files import write_atomically
+    from pqbench.base.files import write_atomically
 
     write_atomically(path, text, advice="give another file to --output.")

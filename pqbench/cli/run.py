@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pqbench.cli.request import (
+from pqbench.cli.shared.request import (
     Ablation,
     BudgetName,
     BudgetOption,
@@ -40,9 +40,9 @@ from pqbench.cli.request import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pqbench.bench.plan import Plan
-    from pqbench.bench.records import Record
-    from pqbench.bench.store import RunFolder
+    from pqbench.results.records import Record
+    from pqbench.results.store import RunFolder
+    from pqbench.run.plan import Plan
 
 EXIT_CELL_MISSING = 1
 
@@ -94,10 +94,10 @@ def run(
     """Run methods side by side under one protocol; write records, tables and figures."""
     from rich.console import Console
 
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.plan import make_plan
-    from pqbench.bench.run import Runner, default_folder, require_writable
-    from pqbench.bench.store import RunFolder
+    from pqbench.results.store import RunFolder
+    from pqbench.run.cache import StageCache, default_cache_folder
+    from pqbench.run.plan import make_plan
+    from pqbench.run.runner import Runner, default_folder, require_writable
 
     registry = build_registry(plugins)
     methods = with_ablation(methods, ablation, budget, registry)
@@ -151,7 +151,7 @@ def _write_report(folder: RunFolder, console: Console) -> None:
 
 def _show(folder: RunFolder, as_json: bool, records: list[Record] | None) -> None:
     """The table of these records (None: of all in the folder)."""
-    from pqbench.report.formats import Format, print_table, rendered
+    from pqbench.report.renderers.formats import Format, print_table, rendered
 
     if as_json:
         sys.stdout.write(rendered(folder, Format.JSON, records=records))
@@ -161,7 +161,7 @@ def _show(folder: RunFolder, as_json: bool, records: list[Record] | None) -> Non
 
 def _say_which_engines_disagree(records: list[Record]) -> bool:
     """Name each engine that computes another model than its simulation; whether there are any."""
-    from pqbench.bench.outcome import parity_failures
+    from pqbench.run.outcome import parity_failures
 
     failures = [(record, text) for record in records for text in parity_failures(record.metrics)]
     for record, text in failures:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pqbench.cli.request import (
+from pqbench.cli.shared.request import (
     CacheFolder,
     Device,
     HalfFeatures,
@@ -25,8 +25,8 @@ from pqbench.cli.request import (
 )
 
 if TYPE_CHECKING:
-    from pqbench.bench.score_images import ImageScores
-    from pqbench.report.table import Table
+    from pqbench.commands.score import ImageScores
+    from pqbench.report.tables.table import Table
 
 
 def score(
@@ -72,11 +72,11 @@ def score(
     """Score images against real ones by the metrics of runs: what checks a claim, whoever made the images."""
     from rich.console import Console
 
-    from pqbench.bench.cache import StageCache, default_cache_folder
-    from pqbench.bench.score_images import Judged, score_images
-    from pqbench.devices import require_usable_device
-    from pqbench.evaluation.image_sources import open_images
-    from pqbench.evaluation.prompt_files import read_prompts
+    from pqbench.base.devices import require_usable_device
+    from pqbench.commands.score import Judged, score_images
+    from pqbench.run.cache import StageCache, default_cache_folder
+    from pqbench.scoring.images.prompt_files import read_prompts
+    from pqbench.scoring.images.sources import open_images
 
     require_usable_device(device)
     request = build_scoring(metrics, protocol, reference, weights, half_features)
@@ -96,7 +96,7 @@ def score(
     if as_json:
         sys.stdout.write(json.dumps(_document(found), indent=2) + "\n")
         return
-    from pqbench.report.terminal import TerminalTable
+    from pqbench.report.renderers.terminal import TerminalTable
 
     Console().print(TerminalTable(_table(found)))
 
@@ -123,9 +123,9 @@ def _given(found: ImageScores) -> dict[str, tuple[Path, str]]:
 
 def _table(found: ImageScores) -> Table:
     """One row a metric, with the protocol under it."""
-    from pqbench.report.footnotes import Footnotes
-    from pqbench.report.numbers import decimals, fixed
-    from pqbench.report.table import ARROWS, DASH, Cell, Column, Section, Table
+    from pqbench.report.tables.footnotes import Footnotes
+    from pqbench.report.tables.numbers import decimals, fixed
+    from pqbench.report.tables.table import ARROWS, DASH, Column, Section, Table, TableCell
 
     footnotes, rows = Footnotes(), []
     for metric in found.metrics.values():
@@ -135,7 +135,7 @@ def _table(found: ImageScores) -> Table:
         bounds = [DASH if bound is None else fixed(bound, places) for bound in (metric.low, metric.high)]
         interval = f"[{', '.join(bounds)}]" if metric.low is not None else DASH
         heading = f"{metric.title}{unit} {ARROWS[metric.direction]}"
-        rows.append((Cell(heading, notes=notes), Cell(fixed(metric.value, places)), Cell(interval)))
+        rows.append((TableCell(heading, notes=notes), TableCell(fixed(metric.value, places)), TableCell(interval)))
     title = str(found.judged.images.path)
     section = Section(
         title,
@@ -153,7 +153,7 @@ def _table(found: ImageScores) -> Table:
 
 def _caption(found: ImageScores) -> Iterator[str]:
     """Every protocol with what it fixes, then what was given."""
-    from pqbench.report.caption import protocol_line
+    from pqbench.report.tables.caption import protocol_line
 
     facts = {found.protocol.id: found.protocol.facts}
     families: dict[str, list[str]] = {}

@@ -1,1 +1,4 @@
-"""Which of two rows is better: tests that use that all rows are made from the same noise."""
+"""Tests between rows: pairing of seeds and the statistics of a difference.
+
+Nothing here reads a run folder or a cache.
+"""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pqbench.bench.records import Record
+from pqbench.results.records import Record
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The tests between two rows, from what each image contributes to their metrics.
 
 **Over images.** All rows start image i of a seed from the same noise, so the differences of influences, image by
-image, give the standard error of the difference (`pqbench.evaluation.influence`); seeds have noise of their own and
-add up. Measured where the truth is known: on samples of Gaussians (64 dimensions, 1,024 images, rows that correlate
+image, give the standard error of the difference (`pqbench.scoring.formulas.influence`); seeds have noise of their own
+and add up. Measured where the truth is known: on samples of Gaussians (64 dimensions, 1,024 images, rows that correlate
 by 0.9) the 95 % interval holds the expected difference in 93 to 97 % of trials, on images drawn again from the kept
 features of real runs in 95 %. A bootstrap of pairs that is centred on the estimate does as well (94 to 96 %), with
 random numbers and hundreds of resamples; percentile intervals of that bootstrap hold it in 72 % where the rows'
@@ -29,9 +29,9 @@ from statistics import fmean, stdev
 
 import torch
 
-from pqbench.bench.records import Direction
-from pqbench.comparison.result import Finding, Verdict
 from pqbench.contracts.metric import Contribution
+from pqbench.results.comparisons import Finding, Verdict
+from pqbench.results.records import Direction
 
 CONFIDENCE = 0.95
 RESOLUTION = 1e-4

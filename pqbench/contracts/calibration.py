@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pqbench.base.errors import UserError
 from pqbench.contracts.component import Component, Kind
 from pqbench.contracts.context import Context
-from pqbench.errors import UserError
 
 if TYPE_CHECKING:
     from pqbench.contracts.workload import Workload

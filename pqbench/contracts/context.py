@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pqbench.methods.precision import Precision
+from pqbench.contracts.precision import Precision
 
 if TYPE_CHECKING:
     from pqbench.contracts.workload import Workload
@@ -31,7 +31,7 @@ class Context:
     steps    sampling steps of the workload's full-precision model (the teacher's, for a distiller)
     trace    rows (plain dicts of numbers and texts) that a component leaves for the record and its plots
     scratch  a folder (it may not exist yet) for what helps to go on after a kill: the same job finds it again, and it
-             is removed when the work is done; None: keep nothing. See `pqbench.distillation.resume`
+             is removed when the work is done; None: keep nothing. See `pqbench.distillation.ResumeFile`
     earlier  seconds that killed attempts spent on what this one found in `scratch`: they belong to the cost
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pqbench.contracts.component import Component, Kind
-from pqbench.methods.precision import Precision
+from pqbench.contracts.precision import Precision
 
 
 class Method(Component):

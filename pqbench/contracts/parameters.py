@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pqbench.errors import UserError
-from pqbench.text import did_you_mean
+from pqbench.base.errors import UserError
+from pqbench.base.text import did_you_mean
 
 Budget = Literal["quick", "standard", "full"]
 BUDGETS: tuple[Budget, ...] = ("quick", "standard", "full")

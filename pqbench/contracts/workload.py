@@ -10,8 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pqbench.contracts.component import Component, Kind
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.diffusion.timesteps import trailing_timesteps
+from pqbench.contracts.schedule import NoiseSchedule, trailing_timesteps
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Workload(Component):
     shape: ClassVar[tuple[int, int, int]]
     """Shape of x_t without the batch."""
     prediction: ClassVar[str] = "epsilon"
-    """What the denoiser predicts: one of `pqbench.diffusion.ddim.PREDICTIONS`."""
+    """What the denoiser predicts: one of `pqbench.contracts.schedule.PREDICTIONS`."""
     distance: ClassVar[str] = "FD"
     """What the Frechet distance is called; "FID" is reserved for the Inception of Heusel et al. (2017)."""
 

@@ -7,14 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
+from pqbench.contracts.schedule import PREDICTIONS, NoiseSchedule
 
 Denoiser = Callable[..., Tensor]
 """net(x_t, t, *condition): x_t (N, C, H, W), t (N,) int64, condition (N, ...) -> its prediction, (N, C, H, W)."""
-
-PREDICTIONS = ("epsilon", "v", "x")
-"""What a net may predict of x_t = a x_0 + s epsilon: epsilon, v = a epsilon - s x_0 (Salimans and Ho, 2022), or x_0."""
 
 
 def coefficient(values: Tensor, like: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pqbench.base.errors import UserError
 from pqbench.contracts.context import ProgressCallback, silent
+from pqbench.contracts.schedule import NoiseSchedule
 from pqbench.diffusion.ddim import Denoiser, ddim_step, successors
 from pqbench.diffusion.noise import initial_noise
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.errors import UserError
 
 
 @torch.no_grad()

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts.context import Context
-from pqbench.distillation.resume import ResumeFile, digest_of
-from pqbench.distillation.targets import in_batches, merged_prediction
-from pqbench.errors import UserError
+from pqbench.diffusion.merged import merged_prediction
+from pqbench.distillation.targets import in_batches
+from pqbench.training.resume import ResumeFile, digest_of
 
 _BATCH = 64
 """Samples that go through a guide together; part of what decides the last bits of a target, hence no parameter."""

@@ -13,12 +13,13 @@ from torch import nn
 
 from pqbench.contracts import CalibrationSet, Context, Distiller, Teachers, parameter
 from pqbench.distillation.guides import Guide, shared_target
+from pqbench.distillation.parameter_groups import parameter_groups
 from pqbench.distillation.targets import student_samples, student_timesteps
-from pqbench.distillation.training import TRACE_POINTS, Training, train
-from pqbench.distillation.training_state import Keep
-from pqbench.distillation.watch import DivergedError
-from pqbench.quantization.checkpoint import save_checkpoint
-from pqbench.quantization.tuning import settle, tune
+from pqbench.quantization.checkpoint.io import save_checkpoint
+from pqbench.quantization.learning.tuning import settle, tune
+from pqbench.training.loop import TRACE_POINTS, Training, train
+from pqbench.training.state import Keep
+from pqbench.training.watch import DivergedError
 
 LAST_GOOD = "last-good.safetensors"
 """The packed checkpoint of a student that diverged, as it was before."""
@@ -68,7 +69,8 @@ class TrainedDistiller(Distiller):
         student = student.to(context.device)
         try:
             with _tuned(student):
-                train(student, x_t, t, target, training, generator, report, keep, condition)
+                groups = parameter_groups(student, training)
+                train(student, groups, x_t, t, target, training, generator, report, keep, condition)
         except DivergedError as error:
             # A row must not show half a distillation as if it were the method: the cell fails, and says why.
             context.trace.append({"event": str(error)})

@@ -1,1 +1,4 @@
-"""Engines: what executes a model for real. Nothing heavy is imported before an engine is asked for."""
+"""Engines: what executes a model for real, and the choice among them for a run.
+
+Each engine has a module or a subpackage of its own.
+"""

@@ -11,7 +11,7 @@ from torch import nn
 
 from pqbench.contracts import ExecutedLayer
 from pqbench.engines.torch_eager import short_name
-from pqbench.quantization.attention import OPERANDS
+from pqbench.quantization.net.attention import OPERANDS
 
 _WEIGHTED = ("conv1d", "conv2d", "linear")
 _INTEGER = "_int_mm"

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.devices import device_of
+from pqbench.base.errors import UserError
 from pqbench.contracts import ExecutedLayer
-from pqbench.devices import device_of
 from pqbench.engines.captured import executed_layers
 from pqbench.engines.torch_eager import threads_set_to
-from pqbench.errors import UserError
-from pqbench.quantization.output_correction import OutputCorrection
+from pqbench.quantization.net.output_correction import OutputCorrection
 
 _COMPILERS = ("g++", "clang++", "c++")
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from pqbench.contracts import ExecutedLayer
-from pqbench.quantization.attention import OPERANDS, quantized_attentions
-from pqbench.quantization.layers import QuantizedLayer, quantized_layers
+from pqbench.quantization.net.attention import OPERANDS, quantized_attentions
+from pqbench.quantization.net.layers import QuantizedLayer, quantized_layers
 
 _FLOATING = ("f", "bf")
 """Beginnings of the names of floating-point types: f32, f16, bf16."""

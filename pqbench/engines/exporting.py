@@ -24,7 +24,7 @@ class Exportable:
     condition        rows for an example, each (M, ...), M >= 2; empty for an unconditional model
     timesteps        of the sampler, descending, (S,) int64
     alphas_cumprod   abar at them, (S,) float64
-    prediction       what the net predicts, one of `pqbench.diffusion.ddim.PREDICTIONS`
+    prediction       what the net predicts, one of `pqbench.contracts.schedule.PREDICTIONS`
     """
 
     net: nn.Module

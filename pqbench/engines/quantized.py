@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from pqbench.methods.precision import Precision
-from pqbench.quantization.layers import activation_quantizers, quantized_layers
+from pqbench.contracts.precision import Precision
+from pqbench.quantization.net.layers import activation_quantizers, quantized_layers
 
 
 def is_quantized(net: nn.Module) -> bool:

@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.devices import device_of
+from pqbench.base.errors import UserError
 from pqbench.contracts import Engine
-from pqbench.devices import device_of
 from pqbench.engines.compiled import CompiledExecutable, Lowering, compile_net, missing_compiler
-from pqbench.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.devices import device_of
 from pqbench.contracts import Engine, ExecutedLayer
-from pqbench.devices import device_of
-from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
+from pqbench.quantization.net.layers import QUANTIZABLE, QuantizedLayer
 
 _SHORT_NAMES = {
     torch.bfloat16: "bf16",

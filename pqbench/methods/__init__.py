@@ -1,1 +1,1 @@
-"""What users write as a method, and what it is made of: the grammar, the precision, the composition."""
+"""Composition of a method from its components: roles, options, ablations."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pqbench.base.errors import UserError
+from pqbench.components import Registry
+from pqbench.components.grammar import parse_methods
 from pqbench.contracts.parameters import Budget
-from pqbench.errors import UserError
 from pqbench.methods.composition import Composition, Part, compose
-from pqbench.methods.grammar import parse_methods
 from pqbench.methods.roles import NONE, ROLES
-from pqbench.registry import Registry
 
 
 @dataclass(frozen=True)

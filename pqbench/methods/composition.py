@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.stored import StoredCalibration
+from pqbench.components import Provenance, Registered, Registry
+from pqbench.components.grammar import MethodSpec
 from pqbench.contracts.calibration import CalibrationSampler
 from pqbench.contracts.component import Component
 from pqbench.contracts.correction import Correction
 from pqbench.contracts.distiller import Distiller
 from pqbench.contracts.method import Method
 from pqbench.contracts.parameters import Budget, Value, resolve
+from pqbench.contracts.precision import Precision
 from pqbench.contracts.quantizer import Quantizer
-from pqbench.errors import UserError
-from pqbench.methods.grammar import MethodSpec
 from pqbench.methods.options import PRECISION_KEYS, assign
-from pqbench.methods.precision import Precision
 from pqbench.methods.roles import NONE, ROLES, Choice, Role, is_file, published_choice, user_choice
-from pqbench.registry import Provenance, Registered, Registry
 
 C = TypeVar("C", bound=Component)
 

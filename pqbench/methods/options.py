@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pqbench.base.errors import UserError
+from pqbench.base.text import did_you_mean
 from pqbench.contracts.parameters import parameters_of, unknown_parameter
-from pqbench.errors import UserError
 from pqbench.methods.roles import ROLES, Choice, Role
-from pqbench.text import did_you_mean
 
 PRECISION_KEYS = ("w", "a")
 

@@ -8,15 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pqbench import __version__
+from pqbench.base.errors import UserError
+from pqbench.base.version import __version__
 from pqbench.calibration import stored
+from pqbench.components import Provenance, Registered, Registry
+from pqbench.components.provenance import source_hash
+from pqbench.components.registry import OWN_DISTRIBUTION
 from pqbench.contracts.component import Kind
 from pqbench.contracts.distiller import Distiller
 from pqbench.contracts.method import Method
-from pqbench.errors import UserError
-from pqbench.registry import Provenance, Registered, Registry
-from pqbench.registry.provenance import source_hash
-from pqbench.registry.registry import OWN_DISTRIBUTION
 
 Role = Literal["calibration", "quantizer", "distiller", "distiller_calibration", "correction"]
 ROLES: Final[tuple[Role, ...]] = typing.get_args(Role)

@@ -1,1 +1,4 @@
-"""Tables and figures, made from a run's manifest and records alone: nothing is computed again."""
+"""How results look: tables, figures, pages. `write` makes the files of a run.
+
+Nothing here runs a model or writes a record.
+"""

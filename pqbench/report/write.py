@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pqbench.bench.records import Manifest, Record
-from pqbench.bench.store import RunFolder
-from pqbench.files import write_atomically
+from pqbench.base.files import write_atomically
+from pqbench.results.records import Manifest, Record
+from pqbench.results.store import RunFolder
 
 TABLES = ("table.md", "table.tex", "table.csv", "table.html")
 QUALITY_PLOT = "quality_latency"
@@ -29,11 +29,11 @@ def write_report(run: RunFolder) -> list[Path]:
 
     Raises `UserError` for a folder that holds no run, damaged records or a full disk.
     """
-    from pqbench.report.cells import cells_csv
-    from pqbench.report.html_page import html_page
-    from pqbench.report.latex import latex
-    from pqbench.report.markdown import markdown
-    from pqbench.report.results import results_table
+    from pqbench.report.renderers.html_page import html_page
+    from pqbench.report.renderers.latex import latex
+    from pqbench.report.renderers.markdown import markdown
+    from pqbench.report.tables.flat import cells_csv
+    from pqbench.report.tables.results import results_table
 
     manifest, records = run.manifest(), run.current_records()
     table = results_table(records, manifest, run.comparisons())

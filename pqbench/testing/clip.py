@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from pqbench.torchvision_shim import declare_missing_operators
+from pqbench.base.torchvision_shim import declare_missing_operators
 
 TINY: Final[Mapping[str, Any]] = {
     "embed_dim": 32,

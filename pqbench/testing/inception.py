@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pqbench.evaluation.extractors.inception import FidInception
-from pqbench.evaluation.extractors.resize import bilinear_tensorflow1
+from pqbench.scoring.extractors.inception import FidInception
+from pqbench.scoring.extractors.resize import bilinear_tensorflow1
 
 _CALIBRATION_IMAGES = 4
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from pqbench.contracts.schedule import NoiseSchedule
 from pqbench.contracts.workload import Extractor, Reference, Workload
-from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.fingerprint import model_fingerprint, tensors_sha256
 

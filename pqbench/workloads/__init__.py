@@ -1,1 +1,1 @@
-"""Workloads: what is compressed and judged, and how the bundled ones were made."""
+"""The bundled workloads and nets from diffusers. How the bundled ones are made is in `training`."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
 
 CARD: Final = "card.json"
 _ADVICE: Final = "reinstall pqbench (`pip install --force-reinstall --no-deps pqbench`)"

@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pqbench.contracts.schedule import NoiseSchedule, trailing_timesteps
 from pqbench.contracts.workload import AcceptanceWindow, Extractor, Reference, Workload
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.diffusion.timesteps import trailing_timesteps
 from pqbench.workloads.assets import Assets
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 from pqbench.workloads.fingerprint import model_fingerprint
@@ -27,7 +26,7 @@ ASSETS = Path(__file__).parent / "assets"
 class BundledWorkload(Workload):
     """A diffusers U-Net that predicts epsilon, a classifier's features, and their statistics, all from one folder.
 
-    `python -m pqbench.workloads.bundle NAME` makes the files; MODEL_CARD.md beside them says how.
+    `python -m pqbench.workloads.training.bundle NAME` makes the files; MODEL_CARD.md beside them says how.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("diffusers",)

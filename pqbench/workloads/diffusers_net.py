@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pqbench.errors import UserError
-from pqbench.torchvision_shim import declare_missing_operators
+from pqbench.base.errors import UserError
+from pqbench.base.torchvision_shim import declare_missing_operators
 
 
 class DiffusersDenoiser(nn.Module):

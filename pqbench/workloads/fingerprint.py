@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pqbench.diffusion.schedule import NoiseSchedule
+from pqbench.contracts.schedule import NoiseSchedule
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context, Precision, Quantizer
-from pqbench.quantization.block_data import capture
-from pqbench.quantization.block_source import BlockSource
-from pqbench.quantization.blocks import block_names
-from pqbench.quantization.reconstruction import lp_error
+from pqbench.quantization.learning.block_data import capture
+from pqbench.quantization.learning.block_source import BlockSource
+from pqbench.quantization.learning.reconstruction import lp_error
+from pqbench.quantization.net.blocks import block_names
+from pqbench.testing import check_quantizer
 from pqbench.testing.conditional import TinyConditional, TinyText
-from pqbench.testing.contracts import check_quantizer
 
 QUANTIZERS = {
     "minmax": MinMaxQuantizer(),

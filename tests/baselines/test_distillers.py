@@ -15,21 +15,22 @@ from pqbench_qkd import QuantizedKnowledgeDistillation
 from torch import Tensor, nn
 from trained_student import Scene, same
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.interval import Interval
 from pqbench.calibration.trajectories import Trajectories
+from pqbench.components import Registry
+from pqbench.components.grammar import parse_methods
 from pqbench.contracts import Budget, Context, Distiller, Precision, Teachers
 from pqbench.contracts.parameters import BUDGETS
-from pqbench.diffusion.ddim import PREDICTIONS, ddim_sample
+from pqbench.contracts.schedule import PREDICTIONS
+from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
 from pqbench.distillation.trained import LAST_GOOD
-from pqbench.errors import UserError
 from pqbench.methods.composition import compose
-from pqbench.methods.grammar import parse_methods
-from pqbench.quantization.checkpoint import load_checkpoint
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.verify import verify
-from pqbench.registry import Registry
-from pqbench.testing.contracts import check_distiller
+from pqbench.quantization.checkpoint.io import load_checkpoint
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.verify import verify
+from pqbench.testing import check_distiller
 
 SHORT = {"iterations": 6, "batch": 4}
 DISTILLERS: list[Distiller] = [

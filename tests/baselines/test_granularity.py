@@ -9,15 +9,15 @@ import torch
 from pqbench_rtn import MinMaxQuantizer
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context, Precision
 from pqbench.contracts.parameters import parameters_of, resolve
-from pqbench.errors import UserError
-from pqbench.quantization.audit import audit
-from pqbench.quantization.checkpoint import load_checkpoint, save_checkpoint
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.time_tables import table_steps
-from pqbench.testing.contracts import check_quantizer
+from pqbench.inspection.audit import audit
+from pqbench.quantization.checkpoint.io import load_checkpoint, save_checkpoint
+from pqbench.quantization.grids.time_tables import table_steps
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.testing import check_quantizer
 from pqbench.testing.tiny import TinyWorkload
 
 GRANULARITIES = [

@@ -11,14 +11,14 @@ from pqbench_qdiffusion import QDiffusion, QDiffusionQuantizer
 from pqbench_qdiffusion.ranges import magnitude
 from torch import nn
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.interval import Interval
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context, Precision
 from pqbench.contracts.parameters import resolve
-from pqbench.errors import UserError
-from pqbench.quantization.grid import Grid
-from pqbench.quantization.layers import activation_quantizers, quantized_layers
-from pqbench.quantization.verify import verify
+from pqbench.quantization.grids.grid import Grid
+from pqbench.quantization.net.layers import activation_quantizers, quantized_layers
+from pqbench.quantization.net.verify import verify
 from pqbench.testing.tiny import TinyWorkload
 
 QUICK = {"iterations": 8, "lr": 0.1, "a_iterations": 4, "a_lr": 1e-3, "batch": 8}

@@ -9,12 +9,12 @@ from pqbench_ptq4dm import Ptq4dm, Ptq4dmQuantizer
 from pqbench_rtn import MinMaxQuantizer, RoundToNearest
 from torch import nn
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.ndtc import Ndtc
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context, Precision, Quantizer
 from pqbench.contracts.parameters import resolve
-from pqbench.errors import UserError
-from pqbench.quantization.layers import quantized_layers
+from pqbench.quantization.net.layers import quantized_layers
 from pqbench.testing.tiny import TinyWorkload
 
 QUANTIZERS = [

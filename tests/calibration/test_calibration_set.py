@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context, Precision, Workload
-from pqbench.errors import UserError
 from pqbench.testing.conditional import CLASSES, TOKENS, WIDTH, TinyLabelled, TinyText
 from pqbench.testing.tiny import TinyWorkload
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from pqbench.base.errors import UserError
 from pqbench.calibration.interval import Interval, interval_levels
 from pqbench.calibration.ndtc import Ndtc, normal_levels
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSampler, Context, Precision
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.errors import UserError
 from pqbench.testing.tiny import TinyWorkload
 
 SAMPLERS = [Ndtc(samples=12), Ndtc(samples=12, preset="text"), Uniform(samples=12), Interval(samples=12, every=2)]

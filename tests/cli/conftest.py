@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import bench_plugins
 import pytest
 
 
@@ -12,5 +13,5 @@ import pytest
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the test's plugins, as a user has them beside a run."""
     folder = tmp_path_factory.mktemp("here")
-    shutil.copy(Path(__file__).parents[1] / "bench" / "bench_plugins.py", folder / "pqbench_plugins.py")
+    shutil.copy(Path(bench_plugins.__file__), folder / "pqbench_plugins.py")
     return folder

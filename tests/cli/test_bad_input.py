@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import bad_input_plugins
 import pytest
 from torch import nn
 
 from pqbench.cli.main import run_command_line
 from pqbench.testing.tiny import TinyWorkload
 
-PLUGINS = Path(__file__).parent / "bad_input_plugins.py"
+PLUGINS = Path(bad_input_plugins.__file__)
 
 
 @pytest.fixture

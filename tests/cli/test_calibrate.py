@@ -9,18 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bench_plugins
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pqbench.bench.cache import StageCache
-from pqbench.bench.stages.compress import CALIBRATION, MODEL
-from pqbench.bench.store import RunFolder
 from pqbench.calibration.ndtc import Ndtc
 from pqbench.cli.main import run_command_line
 from pqbench.contracts import CalibrationSet, Context, Precision
+from pqbench.results.store import RunFolder
+from pqbench.run.cache import StageCache
+from pqbench.run.stages.compress import CALIBRATION, MODEL
 from pqbench.testing.tiny import TinyWorkload
 
-PLUGINS = Path(__file__).parents[1] / "bench" / "bench_plugins.py"
+PLUGINS = Path(bench_plugins.__file__)
 TINY = ["-w", "tiny", "-n", "16", "--engines", "none"]
 
 

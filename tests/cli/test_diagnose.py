@@ -6,12 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import bench_plugins
 import pytest
 
 from pqbench.cli.main import run_command_line
 from pqbench.testing.tiny import TinyWorkload
 
-PLUGINS = Path(__file__).parents[1] / "bench" / "bench_plugins.py"
+PLUGINS = Path(bench_plugins.__file__)
 
 
 @pytest.fixture

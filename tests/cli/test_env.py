@@ -8,8 +8,10 @@ import psutil
 import pytest
 import torch
 
-from pqbench import __version__, environment, torchvision_shim
+from pqbench import __version__
+from pqbench.base import cpu, torchvision_shim
 from pqbench.cli.main import run_command_line
+from pqbench.run import environment
 
 
 def test_env_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,7 +27,7 @@ def test_env_as_text_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["env"]) == 0
     shown = capsys.readouterr().out
     assert version("torch") in shown
-    assert environment.cpu_facts()["model"] in shown
+    assert cpu.cpu_facts()["model"] in shown
     assert " int8 " in next(line for line in shown.splitlines() if line.startswith("Kernels openvino "))
 
 
@@ -34,7 +36,7 @@ def test_the_processor_s_flags_are_read(tmp_path: Path) -> None:
     cpuinfo.write_text(
         "model name\t: Some CPU\nflags\t\t: fpu amx_int8 avx2 sse4_1 avx512_vnni\n\nmodel name\t: Some CPU\n"
     )
-    facts = environment.cpu_facts(cpuinfo)
+    facts = cpu.cpu_facts(cpuinfo)
     assert (facts["model"], facts["flags"]) == ("Some CPU", ["amx_int8", "avx2", "avx512_vnni"])
 
 
@@ -50,20 +52,20 @@ def test_the_processor_s_flags_are_read(tmp_path: Path) -> None:
 def test_instruction_sets_tell_cpus_of_one_name_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, words: str
 ) -> None:
-    for cap in environment.CAPS:
+    for cap in cpu.CAPS:
         monkeypatch.delenv(cap, raising=False)
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"model name: AMD EPYC\n{flags}\n")
-    found = environment.instruction_set(cpuinfo)
-    assert environment.instruction_words(found) == words
+    found = cpu.instruction_set(cpuinfo)
+    assert cpu.instruction_words(found) == words
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    capped = environment.instruction_set(cpuinfo)
+    capped = cpu.instruction_set(cpuinfo)
     assert capped == (*found, "ONEDNN_MAX_CPU_ISA=AVX2")
-    assert environment.instruction_words(capped).endswith("ONEDNN_MAX_CPU_ISA=AVX2")
+    assert cpu.instruction_words(capped).endswith("ONEDNN_MAX_CPU_ISA=AVX2")
 
 
 def test_without_cpuinfo_the_flags_are_unknown_and_not_absent(tmp_path: Path) -> None:
-    assert environment.cpu_facts(tmp_path / "nothing")["flags"] is None
+    assert cpu.cpu_facts(tmp_path / "nothing")["flags"] is None
 
 
 @pytest.mark.parametrize("mismatch", [True, False])

@@ -9,7 +9,7 @@ import pytest
 
 from pqbench.cli.main import run_command_line
 from pqbench.contracts import Weights
-from pqbench.evaluation.extractors import clean_fid
+from pqbench.scoring.extractors import clean_fid
 
 CONTENT = b"weights" * 20_000
 

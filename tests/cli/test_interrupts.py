@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pqbench.cli import interrupts, main
-from pqbench.cli.interrupts import interrupts_between_imports
+from pqbench.cli import main
+from pqbench.cli.shared import interrupts
+from pqbench.cli.shared.interrupts import interrupts_between_imports
 
 ROOT = Path(main.__file__).parents[2]
 MESSAGE = "Interrupted. What was finished is kept; the same command goes on from there.\n"

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pqbench.cli.main import run_command_line
-from pqbench.evaluation.lpips.distance import open_lpips
-from pqbench.evaluation.lpips.nets import NETS
+from pqbench.scoring.lpips.distance import open_lpips
+from pqbench.scoring.lpips.nets import NETS
 
 
 @pytest.fixture(scope="module")

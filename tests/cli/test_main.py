@@ -15,7 +15,7 @@ import pytest
 
 from pqbench import __version__
 from pqbench.cli import main
-from pqbench.cli.lazy import CommandRef
+from pqbench.cli.shared.lazy import CommandRef
 
 ROOT = Path(main.__file__).parents[2]
 HEAVY = ("torch", "openvino", "matplotlib", "pandas", "numpy", "pluggy")
@@ -102,7 +102,7 @@ def test_a_misspelt_command_answers_with_the_nearest(capsys: pytest.CaptureFixtu
 def test_how_a_command_ends(
     command: Path, capsys: pytest.CaptureFixture[str], body: str, code: int, message: str
 ) -> None:
-    command.write_text(f"import typer\nfrom pqbench.errors import UserError\n\ndef trial() -> None:\n    {body}\n")
+    command.write_text(f"import typer\nfrom pqbench.base.errors import UserError\n\ndef trial() -> None:\n    {body}\n")
     assert main.run_command_line(["trial"]) == code
     assert capsys.readouterr().err == message
 
@@ -156,7 +156,7 @@ def test_ctrl_c_ends_a_real_process_with_one_line(tmp_path: Path) -> None:
     code = """
         import time
         from pqbench.cli import main
-        from pqbench.cli.lazy import CommandRef
+        from pqbench.cli.shared.lazy import CommandRef
         def trial():
             print("started", flush=True)
             time.sleep(60)

@@ -6,12 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+import bench_plugins
 import pytest
 
 from pqbench.cli.main import run_command_line
 
 Capture = pytest.CaptureFixture[str]
-PLUGINS = Path(__file__).parents[1] / "bench" / "bench_plugins.py"
+PLUGINS = Path(bench_plugins.__file__)
 RUN = ["run", "-w", "tiny", "-n", "16", "--engines", "none", "-m", "cheap", "-o", "run"]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pqbench.bench.records import Metric, Record
 from pqbench.comparison.pairing import pair
+from pqbench.results.records import Metric, Record
 
 
 def record(seed: int, images: str, prompts: str, **facts: str) -> Record:

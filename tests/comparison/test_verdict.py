@@ -10,12 +10,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from pqbench.comparison.result import Comparison, ComparisonIndex, Finding
 from pqbench.comparison.verdict import between_seeds, over_images
 from pqbench.contracts import Contribution
 from pqbench.contracts.workload import Reference
-from pqbench.evaluation.frechet import frechet_distance
-from pqbench.evaluation.influence import frechet_contribution, mean_contribution
+from pqbench.results.comparisons import Comparison, ComparisonIndex, Finding
+from pqbench.scoring.formulas.frechet import frechet_distance
+from pqbench.scoring.formulas.influence import frechet_contribution, mean_contribution
 
 VARIANCES = torch.tensor([1.0, 0.7, 0.5, 0.3, 0.2, 0.1], dtype=torch.float64)
 REFERENCE = Reference(torch.zeros(6, dtype=torch.float64), VARIANCES.diag(), torch.zeros(2, 6), 2, "")

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pqbench.diffusion.ddim import PREDICTIONS, ddim_sample, ddim_step, successors
+from pqbench.base.errors import UserError
+from pqbench.base.torchvision_shim import declare_missing_operators
+from pqbench.contracts.schedule import PREDICTIONS, NoiseSchedule, trailing_timesteps
+from pqbench.diffusion.ddim import ddim_sample, ddim_step, successors
 from pqbench.diffusion.noise import initial_noise
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.diffusion.timesteps import trailing_timesteps
-from pqbench.errors import UserError
 from pqbench.testing.tiny import TinyWorkload
-from pqbench.torchvision_shim import declare_missing_operators
 
 BETAS = (1000, 1e-4, 0.02)
 

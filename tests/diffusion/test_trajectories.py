@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pqbench.base.errors import UserError
+from pqbench.contracts.schedule import NoiseSchedule, trailing_timesteps
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.diffusion.timesteps import trailing_timesteps
 from pqbench.diffusion.trajectories import collect
-from pqbench.errors import UserError
 
 SCHEDULE = NoiseSchedule.linear(1000, 1e-4, 0.02)
 TIMESTEPS = trailing_timesteps(1000, 10)

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from pqbench.diffusion.ddim import ddim_sample
-from pqbench.distillation.targets import in_batches, merged_prediction
-from pqbench.distillation.training import Training, train
+from pqbench.diffusion.merged import merged_prediction
+from pqbench.distillation.parameter_groups import parameter_groups
+from pqbench.distillation.targets import in_batches
 from pqbench.testing.conditional import TinyText
+from pqbench.training.loop import Training, train
 
 WORKLOAD = TinyText()
 TEACHER = WORKLOAD.timesteps(4)
@@ -60,7 +62,9 @@ def test_a_student_learns_what_depends_on_the_condition_alone() -> None:
     x_t, t, net = torch.zeros(7, 1, 2, 2), torch.zeros(7, dtype=torch.int64), Labelled()
     training = Training(iterations=400, batch=3, weight_lr=0.0, step_lr=0.0, other_lr=0.1)
     generator = torch.Generator().manual_seed(0)
-    train(net, x_t, t, target, training, generator, lambda *_: None, condition=[labels])
+    train(
+        net, parameter_groups(net, training), x_t, t, target, training, generator, lambda *_: None, condition=[labels]
+    )
     torch.testing.assert_close(net.values.detach(), torch.tensor([-1.0, 0.5, 2.0]), rtol=0, atol=0.02)
 
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pqbench.diffusion.ddim import PREDICTIONS, ddim_step
-from pqbench.diffusion.schedule import NoiseSchedule
-from pqbench.diffusion.timesteps import trailing_timesteps
-from pqbench.distillation.targets import in_batches, merged_prediction, student_samples, student_timesteps
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
+from pqbench.contracts.schedule import PREDICTIONS, NoiseSchedule, trailing_timesteps
+from pqbench.diffusion.ddim import ddim_step
+from pqbench.diffusion.merged import merged_prediction
+from pqbench.distillation.targets import in_batches, student_samples, student_timesteps
 
 SCHEDULE = NoiseSchedule.linear(1000, 1e-4, 0.02)
 TEACHER = trailing_timesteps(1000, 20)

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pqbench.distillation.batches import ShuffledBatches
-from pqbench.distillation.training import Training, parameter_groups, train
-from pqbench.errors import UserError
-from pqbench.quantization.layers import QuantizedLayer
-from pqbench.quantization.ranges import minmax, rows
-from pqbench.quantization.tuning import settle, tunable_layers, tune
-from pqbench.quantization.verify import verify
+from pqbench.base.errors import UserError
+from pqbench.distillation.parameter_groups import parameter_groups
+from pqbench.quantization.learning.tuning import settle, tunable_layers, tune
+from pqbench.quantization.net.layers import QuantizedLayer
+from pqbench.quantization.net.verify import verify
+from pqbench.quantization.ranges.rules import minmax, rows
+from pqbench.training.batches import ShuffledBatches
+from pqbench.training.loop import Training, train
 
 GENTLE = Training(iterations=120, batch=8, weight_lr=0.05, step_lr=0.01, other_lr=0.01)
 
@@ -64,6 +65,7 @@ def run(net: nn.Module, training: Training = GENTLE, **changed: Tensor) -> list[
     curve: list[float] = []
     train(
         net,
+        parameter_groups(net, training),
         **values,
         training=training,
         generator=torch.Generator().manual_seed(2),
@@ -110,7 +112,7 @@ def test_the_student_is_on_its_grids_at_every_iteration() -> None:
             assert len(layer.quantized_input(x if layer.weight.shape[1] == 2 else target).unique()) <= 16
 
     training = Training(iterations=20, batch=8, weight_lr=0.3, step_lr=0.05, other_lr=0.05)
-    train(net, x, t, target, training, torch.Generator().manual_seed(2), look)
+    train(net, parameter_groups(net, training), x, t, target, training, torch.Generator().manual_seed(2), look)
 
 
 def test_all_that_is_left_is_the_trained_net() -> None:
@@ -193,7 +195,9 @@ def test_samples_of_very_different_losses_are_no_divergence() -> None:
     with torch.no_grad():
         target[1:], target[0] = net(x, t)[1:] + 0.5, net(x, t)[0] + 1e-4
     for seed in range(8):
-        train(net, x, t, target, still, torch.Generator().manual_seed(seed), lambda *_: None)
+        train(
+            net, parameter_groups(net, still), x, t, target, still, torch.Generator().manual_seed(seed), lambda *_: None
+        )
 
 
 def test_nan_before_any_training_is_not_put_down_to_the_rates() -> None:
@@ -201,7 +205,16 @@ def test_nan_before_any_training_is_not_put_down_to_the_rates() -> None:
     tune(net)
     x, t, target = data()
     with pytest.raises(UserError, match="is nan before any training: look for NaN in the calibration set"):
-        train(net, x * math.nan, t, target, GENTLE, torch.Generator().manual_seed(2), lambda *_: None)
+        train(
+            net,
+            parameter_groups(net, GENTLE),
+            x * math.nan,
+            t,
+            target,
+            GENTLE,
+            torch.Generator().manual_seed(2),
+            lambda *_: None,
+        )
 
 
 @pytest.mark.parametrize("iteration", [1, 7])
@@ -219,7 +232,16 @@ def test_nan_in_a_loss_stops_the_training_at_once(iteration: int) -> None:
     seen: list[int] = []
     x, t, target = data()
     with pytest.raises(UserError, match=f"at iteration {iteration} of 120 "):
-        train(net, x, t, target, GENTLE, torch.Generator().manual_seed(2), lambda k, loss: seen.append(k))
+        train(
+            net,
+            parameter_groups(net, GENTLE),
+            x,
+            t,
+            target,
+            GENTLE,
+            torch.Generator().manual_seed(2),
+            lambda k, loss: seen.append(k),
+        )
     assert seen == list(range(1, iteration + 1))
     assert all(not parameter.requires_grad and parameter.grad is None for parameter in net.parameters())
 

@@ -10,10 +10,10 @@ from openvino_kernels import LAYER_NORM_BREAKS
 from pqbench.contracts import Engine, Workload
 from pqbench.engines.openvino.engine import OpenVino
 from pqbench.engines.torch_eager import TorchEager
-from pqbench.evaluation.timing import TimingSpec, measure
-from pqbench.quantization.checkpoint import save_checkpoint
+from pqbench.quantization.checkpoint.io import save_checkpoint
+from pqbench.testing import check_engine
 from pqbench.testing.conditional import TinyLabelled, TinyText
-from pqbench.testing.contracts import check_engine
+from pqbench.timing.measure import TimingSpec, measure
 
 
 @pytest.mark.parametrize("workload", [TinyLabelled(), TinyText()], ids=lambda w: w.name)

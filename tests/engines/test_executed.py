@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, ExecutedLayer, Precision
 from pqbench.engines.compiled import Lowering
 from pqbench.engines.executed import counts, fell_back, stored_weights
 from pqbench.engines.openvino import OpenVino
 from pqbench.engines.torch_compile import TorchCompile
-from pqbench.errors import UserError
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.scope import quantize_layers
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MinMax
+from pqbench.quantization.ranges.rules import minmax
 
 
 class Attention(nn.Module):

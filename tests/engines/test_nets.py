@@ -7,21 +7,21 @@ import torch
 from openvino_kernels import layers_of
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet
+from pqbench.contracts.precision import Precision
 from pqbench.engines.executed import counts, fell_back
 from pqbench.engines.openvino import OpenVino
 from pqbench.engines.openvino.group_norm import ReducedGroupNorm
 from pqbench.engines.quantized import is_quantized
 from pqbench.engines.torch_eager import TorchEager
-from pqbench.errors import UserError
-from pqbench.methods.precision import Precision
-from pqbench.quantization.attention_search import attention_modules
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.output_correction import correct_output
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.scope import quantize_layers
+from pqbench.quantization.net.attention_search import attention_modules
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.output_correction import correct_output
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MinMax
+from pqbench.quantization.ranges.rules import minmax
 from pqbench.testing.tiny import TinyWorkload
 
 SHAPE = TinyWorkload.shape

@@ -19,8 +19,8 @@ from pqbench.engines.executed import counts, fell_back
 from pqbench.engines.openvino import OpenVino
 from pqbench.engines.openvino.engine import OpenVinoExecutable
 from pqbench.engines.openvino.exact import KINDS, saturating_kinds
-from pqbench.quantization.attention import make_operands, quantize_attention
-from pqbench.quantization.layers import QuantizedLayer
+from pqbench.quantization.net.attention import make_operands, quantize_attention
+from pqbench.quantization.net.layers import QuantizedLayer
 
 ISAS = ("SSE41", "AVX2", "AVX512_CORE")
 CHANNELS = 24

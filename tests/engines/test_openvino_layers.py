@@ -9,13 +9,13 @@ import torch
 from openvino_kernels import layers_of
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.engines.executed import counts
 from pqbench.engines.openvino import OpenVino
-from pqbench.errors import UserError
-from pqbench.quantization.calibrate import freeze_nearest
-from pqbench.quantization.layers import QuantizedLayer
-from pqbench.quantization.ranges import minmax, rows
-from pqbench.quantization.time_tables import keep_time
+from pqbench.quantization.grids.time_tables import keep_time
+from pqbench.quantization.net.layers import QuantizedLayer
+from pqbench.quantization.ranges.fitting import freeze_nearest
+from pqbench.quantization.ranges.rules import minmax, rows
 
 LAYERS: dict[str, nn.Module] = {
     "conv": nn.Conv2d(16, 24, 3, padding=1),

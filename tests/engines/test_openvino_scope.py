@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pqbench.contracts import CalibrationSet
+from pqbench.contracts.precision import Precision
 from pqbench.engines.executed import counts
 from pqbench.engines.openvino import OpenVino
 from pqbench.engines.quantized import is_quantized
-from pqbench.methods.precision import Precision
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.scope import quantize_layers
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MinMax
+from pqbench.quantization.ranges.rules import minmax
 
 
 class Attention(nn.Module):

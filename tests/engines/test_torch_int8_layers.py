@@ -13,10 +13,10 @@ from pqbench.engines.compiled import Lowering
 from pqbench.engines.torch_int8.layer import IntegerLayer
 from pqbench.engines.torch_int8.lowering import KEPT, lower
 from pqbench.engines.torch_int8.product import Shapes, integer_product
-from pqbench.quantization.calibrate import freeze_nearest
-from pqbench.quantization.layers import QuantizedLayer
-from pqbench.quantization.ranges import minmax, rows
-from pqbench.quantization.time_tables import keep_time
+from pqbench.quantization.grids.time_tables import keep_time
+from pqbench.quantization.net.layers import QuantizedLayer
+from pqbench.quantization.ranges.fitting import freeze_nearest
+from pqbench.quantization.ranges.rules import minmax, rows
 
 # Torch says so of even kernels, in the simulation.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

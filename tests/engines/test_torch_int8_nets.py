@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, ExecutedLayer, Precision
 from pqbench.engines.compiled import Lowering
 from pqbench.engines.executed import counts, fell_back, stored_weights
@@ -19,18 +20,17 @@ from pqbench.engines.torch_int8 import TorchInt8
 from pqbench.engines.torch_int8.attention import MOST_MATRICES
 from pqbench.engines.torch_int8.lowering import KEPT, lower
 from pqbench.engines.torch_int8.product import Shapes, products_saturate
-from pqbench.errors import UserError
-from pqbench.evaluation.parity import complaint, measure_parity
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.output_correction import correct_output
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.scope import quantize_layers
-from pqbench.quantization.time_tables import keep_time
+from pqbench.quantization.grids.time_tables import keep_time
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.output_correction import correct_output
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MinMax
+from pqbench.quantization.ranges.rules import minmax
+from pqbench.testing import check_engine
 from pqbench.testing.conditional import TinyText
-from pqbench.testing.contracts import check_engine
 from pqbench.testing.tiny import TinyWorkload
+from pqbench.timing.parity import complaint, measure_parity
 
 needs_integers = pytest.mark.skipif(products_saturate(), reason="products run in float32 where they would saturate")
 needs_compiler = pytest.mark.skipif(bool(TorchInt8().available()), reason="inductor needs a C++ compiler")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from method_family import family_source
 
+from pqbench.components import Registry
+from pqbench.components.grammar import parse_methods
 from pqbench.methods.composition import Composition, compose
-from pqbench.methods.grammar import parse_methods
-from pqbench.registry import Registry
 
 Compose = Callable[..., Composition]
 

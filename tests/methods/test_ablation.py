@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from method_family import Full, Whole, family_source
 
+from pqbench.base.errors import UserError
+from pqbench.components import Registry
+from pqbench.components.facts import problems
+from pqbench.components.grammar import parse_methods
 from pqbench.contracts import BUDGETS
-from pqbench.errors import UserError
 from pqbench.methods.ablation import ablation_rows
 from pqbench.methods.composition import compose
-from pqbench.methods.grammar import parse_methods
-from pqbench.registry import Registry
-from pqbench.registry.facts import problems
 
 DECLARED = {
     "all of it": "whole",

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from method_family import family_source
 
+from pqbench.base.errors import UserError
+from pqbench.components import Registry
+from pqbench.components.grammar import MethodSpec
+from pqbench.components.sources import local_sources
 from pqbench.contracts import Precision
 from pqbench.contracts.parameters import Parameter
-from pqbench.errors import UserError
 from pqbench.methods.composition import Composition, compose
-from pqbench.methods.grammar import MethodSpec
-from pqbench.registry import Registry
-from pqbench.registry.sources import local_sources
 
 Compose = Callable[..., Composition]
 TUTORIAL = Path(__file__).parents[2] / "docs" / "plugins.md"

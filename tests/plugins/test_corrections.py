@@ -12,15 +12,15 @@ from pqbench_ptqd.correction import PtqdCorrection
 from torch import Tensor, nn
 from translated import VTiny, XTiny
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import Context, Correction, Precision
-from pqbench.correction.runs import PURPOSE
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.errors import UserError
-from pqbench.quantization.checkpoint import save_checkpoint
-from pqbench.quantization.output_correction import corrected
+from pqbench.quantization.checkpoint.io import save_checkpoint
+from pqbench.quantization.correction.runs import PURPOSE
+from pqbench.quantization.net.output_correction import corrected
+from pqbench.testing import check_correction
 from pqbench.testing.conditional import TinyLabelled
-from pqbench.testing.contracts import check_correction
 from pqbench.testing.tiny import TinyWorkload
 
 WORKLOAD = TinyWorkload()

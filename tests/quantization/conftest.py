@@ -1,36 +1,5 @@
-"""Fixtures of the quantization core's tests."""
+"""Fixtures of a small denoiser."""
 
-from __future__ import annotations
+from net_fixtures import example, net, quantized
 
-from collections.abc import Callable
-
-import pytest
-import torch
-from mini_denoiser import Example, MiniDenoiser, freeze, make_net
-from torch import nn
-
-from pqbench.methods.precision import Precision
-from pqbench.quantization.scope import quantize_layers
-
-
-@pytest.fixture
-def example() -> Example:
-    generator = torch.Generator().manual_seed(7)
-    return torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([3, 900])
-
-
-@pytest.fixture
-def net() -> MiniDenoiser:
-    return make_net()
-
-
-@pytest.fixture
-def quantized(example: Example) -> Callable[..., nn.Module]:
-    """quantized("w4a4", end_bits=8, ...): a frozen quantized net."""
-
-    def make(precision: str, **options: object) -> nn.Module:
-        made = make_net()
-        quantize_layers(made, Precision.parse(precision), example, **options)
-        return freeze(made)
-
-    return make
+__all__ = ["example", "net", "quantized"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from report_runs import make_manifest, typical_records
 
-from pqbench.bench.records import Manifest, Record
-from pqbench.bench.store import RunFolder
+from pqbench.results.records import Manifest, Record
+from pqbench.results.store import RunFolder
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from report_runs import (
     typical_records,
 )
 
-from pqbench.bench.records import Record
-from pqbench.report.table import Section
+from pqbench.report.tables.table import Section
+from pqbench.results.records import Record
 
 
 def best_methods(section: Section, column: str) -> list[object]:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from report_runs import make_record
 
-from pqbench.bench.records import Record
 from pqbench.report.figures.calibration import Panel, calibration_panels, time_steps_figure
+from pqbench.results.records import Record
 
 STEPS = [99, 199, 299, 399]
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from report_runs import make_record
 
-from pqbench.bench.records import Record
 from pqbench.report.figures.correction import Line, correction_lines, gains_figure
+from pqbench.results.records import Record
 
 
 def record(label: str, gains: list[float], seed: int = 0) -> Record:

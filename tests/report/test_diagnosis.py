@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pqbench.quantization.diagnostics_result import Diagnosis
-from pqbench.report.diagnosis import diagnosis_csv, summary, write_diagnoses
+from pqbench.inspection.diagnostics_result import Diagnosis
 from pqbench.report.figures.diagnosis import layer_map, output_curves
+from pqbench.report.pages.diagnosis import diagnosis_csv, summary, write_diagnoses
 
 
 def make_diagnosis(layers: int = 5, steps: int = 4, error: float = 0.01, title: str = "rtn w4a4 seed 0") -> Diagnosis:

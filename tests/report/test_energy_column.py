@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from report_runs import full_precision, make_manifest, make_metrics, make_record, metric
 
-from pqbench.bench.records import Record
-from pqbench.report.results import results_table
-from pqbench.report.table import Section
+from pqbench.report.tables.results import results_table
+from pqbench.report.tables.table import Section
+from pqbench.results.records import Record
 
 NAME = "energy_joules_per_image@openvino/16"
 

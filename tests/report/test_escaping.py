@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from report_runs import make_manifest, make_record
 
-from pqbench.report.cells import cells_csv
-from pqbench.report.html_page import html_page
-from pqbench.report.json_document import json_document
-from pqbench.report.latex import escape as escape_latex
-from pqbench.report.latex import latex
-from pqbench.report.markdown import markdown
-from pqbench.report.results import results_table
-from pqbench.report.table import Cell, Column, Section, Table
+from pqbench.report.renderers.html_page import html_page
+from pqbench.report.renderers.json_document import json_document
+from pqbench.report.renderers.latex import escape as escape_latex
+from pqbench.report.renderers.latex import latex
+from pqbench.report.renderers.markdown import markdown
+from pqbench.report.tables.flat import cells_csv
+from pqbench.report.tables.results import results_table
+from pqbench.report.tables.table import Column, Section, Table, TableCell
 
 NASTY = r"a|b \ `c` *d* _e_ [f](g) <i>&amp;</i> $x$ #1 ~~z~~ {k} 50% ^2 ![p](q) [r][s] -- ,, '' "
 TEXTS = st.one_of(
@@ -41,7 +41,9 @@ def one_line(text: str) -> str:
 
 
 def table_of(text: str) -> Table:
-    section = Section("s", (Column("m", "M"), Column("v", "V")), ((Cell(text), Cell("1")),), footnotes=(text,))
+    section = Section(
+        "s", (Column("m", "M"), Column("v", "V")), ((TableCell(text), TableCell("1")),), footnotes=(text,)
+    )
     return Table("t", (section,))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from report_runs import full_precision, make_manifest, make_metrics, make_record
 
-from pqbench.bench.records import Record
-from pqbench.comparison.result import Comparison, Verdict
-from pqbench.report.comparison_tables import order_sections
-from pqbench.report.results import results_table
-from pqbench.report.table import Section
+from pqbench.report.pages.comparison_tables import order_sections
+from pqbench.report.tables.results import results_table
+from pqbench.report.tables.table import Section
+from pqbench.results.comparisons import Comparison, Verdict
+from pqbench.results.records import Record
 
 
 def compared(

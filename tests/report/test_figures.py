@@ -15,11 +15,11 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from report_runs import full_precision, make_manifest, make_metrics, make_record, make_trace, typical_records
 
-from pqbench.bench.records import Record
 from pqbench.report.figures.labels import Label, place_labels
 from pqbench.report.figures.quality import quality_latency
 from pqbench.report.figures.samples import sample_grid
 from pqbench.report.figures.trace import quantization_trace
+from pqbench.results.records import Record
 
 
 def opened(png: bytes) -> np.ndarray:

@@ -21,10 +21,10 @@ from report_runs import (
     typical_records,
 )
 
-from pqbench.bench.records import Record
-from pqbench.report.cells import flat_rows
-from pqbench.report.results import results_table
-from pqbench.report.table import DASH, Cell
+from pqbench.report.tables.flat import flat_rows
+from pqbench.report.tables.results import results_table
+from pqbench.report.tables.table import DASH, TableCell
+from pqbench.results.records import Record
 
 
 def test_full_precision_comes_first_then_the_order_the_user_gave(records: list[Record]) -> None:
@@ -98,8 +98,8 @@ def test_a_ratio_to_a_noisy_strongest_line_is_marked() -> None:
 
 def test_what_was_not_measured_is_a_dash(records: list[Record]) -> None:
     section = only(records)
-    assert cell(section, "rtn", "latency_ms_per_image@torch/1") == Cell(DASH)
-    assert cell(section, "fp", "psnr_to_fp") == Cell(DASH)
+    assert cell(section, "rtn", "latency_ms_per_image@torch/1") == TableCell(DASH)
+    assert cell(section, "fp", "psnr_to_fp") == TableCell(DASH)
 
 
 def test_simulated_only_method_has_no_latency_at_all() -> None:
@@ -248,4 +248,4 @@ def test_order_by_distance_tells_evidence_from_none() -> None:
     ("notes", "marks"), [((), ""), ((4,), "4"), ((1, 2), "1,2"), ((1, 2, 3, 5), "1-3,5"), ((1, 3, 4, 5, 6), "1,3-6")]
 )
 def test_marks_of_footnotes_are_short(notes: tuple[int, ...], marks: str) -> None:
-    assert Cell("x", notes=notes).marks == marks
+    assert TableCell("x", notes=notes).marks == marks

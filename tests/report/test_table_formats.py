@@ -15,11 +15,11 @@ from report_runs import (
 )
 from rich.console import Console
 
-from pqbench.bench.records import Manifest, Record
-from pqbench.report.cells import COLUMNS, cells_csv
-from pqbench.report.json_document import json_document
-from pqbench.report.results import results_table
-from pqbench.report.terminal import TerminalTable
+from pqbench.report.renderers.json_document import json_document
+from pqbench.report.renderers.terminal import TerminalTable
+from pqbench.report.tables.flat import COLUMNS, cells_csv
+from pqbench.report.tables.results import results_table
+from pqbench.results.records import Manifest, Record
 
 
 def test_flat_csv_has_a_row_a_cell_at_full_precision(records: list[Record]) -> None:

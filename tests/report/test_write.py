@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from report_runs import typical_records
 
-from pqbench.bench.store import RunFolder
 from pqbench.cli.main import run_command_line
 from pqbench.report.write import write_report
+from pqbench.results.store import RunFolder
 
 
 def test_all_files_are_written_twice_the_same(run: RunFolder) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from pqbench.calibration.uniform import Uniform
 from pqbench.contracts import CalibrationSet, Context
+from pqbench.testing import check_calibration_sampler, check_workload
+from pqbench.testing.checks.expect import ContractError
 from pqbench.testing.conditional import TinyLabelled, TinyText
-from pqbench.testing.contracts import check_calibration_sampler, check_workload
-from pqbench.testing.contracts.expect import ContractError
 from pqbench.testing.tiny import TinyWorkload
 
 

@@ -9,7 +9,7 @@ from pqbench_rtn import MinMaxQuantizer
 from torch import nn
 
 from pqbench.contracts import CalibrationSet, Context, Precision
-from pqbench.testing.contracts import ContractError, check_ladder
+from pqbench.testing import ContractError, check_ladder
 
 
 class Backwards(MinMaxQuantizer):

@@ -8,15 +8,15 @@ from typing import ClassVar
 import pytest
 from torch import nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, Context, Quantizer
-from pqbench.errors import UserError
-from pqbench.quantization.attention import quantized_operands
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.ranges import minmax
-from pqbench.quantization.scope import quantize_layers
-from pqbench.quantization.shortcuts import SplitLayer
-from pqbench.testing.contracts import check_quantizer
+from pqbench.quantization.net.attention import quantized_operands
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.net.shortcuts import SplitLayer
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MinMax
+from pqbench.quantization.ranges.rules import minmax
+from pqbench.testing import check_quantizer
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from pqbench_ptqd.method import Ptqd
 from pqbench_rtn import MinMaxQuantizer, RoundToNearest
 from torch import nn
 
+from pqbench import testing
 from pqbench.calibration.ndtc import Ndtc
 from pqbench.calibration.trajectories import Trajectories
 from pqbench.calibration.uniform import Uniform
+from pqbench.components import Registry
 from pqbench.contracts import (
     KINDS,
     CalibrationSampler,
@@ -36,11 +38,9 @@ from pqbench.contracts import (
     Workload,
 )
 from pqbench.engines.torch_eager import TorchEager
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.output_correction import correct_output
-from pqbench.registry import Registry
-from pqbench.testing import contracts
-from pqbench.testing.contracts import (
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.output_correction import correct_output
+from pqbench.testing import (
     ContractError,
     check_calibration_sampler,
     check_correction,
@@ -348,4 +348,4 @@ def test_a_workload_whose_denoisers_share_weights_is_found() -> None:
 
 def test_every_kind_has_a_check() -> None:
     names = {"calibration": "calibration_sampler"}
-    assert all(hasattr(contracts, f"check_{names.get(kind, kind)}") for kind in KINDS)
+    assert all(hasattr(testing, f"check_{names.get(kind, kind)}") for kind in KINDS)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from clip_files import ClipFiles
 
+from pqbench.components import Registry
+from pqbench.components.builtin import BUILTINS
 from pqbench.contracts import Contribution, ImageMetric, MetricInputs, Score
-from pqbench.evaluation.metrics.clip_score import ClipScore
-from pqbench.registry import Registry
-from pqbench.registry.builtin import BUILTINS
-from pqbench.testing.contracts import ContractError, check_metric
+from pqbench.scoring.metrics.clip_score import ClipScore
+from pqbench.testing import ContractError, check_metric
 
 
 @pytest.mark.parametrize("name", [name for name in BUILTINS["metric"] if name not in ("clip_score", "lpips_to_fp")])

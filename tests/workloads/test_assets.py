@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
 from pqbench.workloads.assets import Assets, file_sha256
 
 FILE = "weights.safetensors"

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from pqbench.base.errors import UserError
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.errors import UserError
-from pqbench.evaluation.features import extract_features
+from pqbench.scoring.features import extract_features
 from pqbench.workloads.bundled import DENOISER, EXTRACTOR, REFERENCE, BundledWorkload
 from pqbench.workloads.cifar10 import Cifar10
 from pqbench.workloads.fashion import Fashion
-from pqbench.workloads.model_card import render
+from pqbench.workloads.training.model_card import render
 
 MEBIBYTES = {Fashion: 16, Cifar10: 26}
 IMAGES = {Fashion: 60_000, Cifar10: 50_000}
@@ -82,7 +82,7 @@ def test_samples_of_cifar10_are_nearer_to_the_data_than_noise_is() -> None:
 
 @each_workload
 def test_decoding_undoes_what_training_does_to_images_and_rounds(kind: type[BundledWorkload]) -> None:
-    from pqbench.workloads.training_sets import TRAINING_SETS
+    from pqbench.workloads.training.sets import TRAINING_SETS
 
     channels = {Fashion: 1, Cifar10: 3}[kind]
     images = torch.randint(0, 256, (3, channels, 32, 32), dtype=torch.uint8)

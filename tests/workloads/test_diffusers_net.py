@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
 from pqbench.workloads.diffusers_net import DiffusersDenoiser
 
 UNET: Mapping[str, object] = {

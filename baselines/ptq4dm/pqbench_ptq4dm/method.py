@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pqbench.calibration.ndtc import PTQ4DM_BIBTEX
 from pqbench.contracts import Method, Precision
+from pqbench.quantization import PTQ4DM_BIBTEX
 
 
 @dataclass(frozen=True)

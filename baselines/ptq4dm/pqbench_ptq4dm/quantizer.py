@@ -8,12 +8,16 @@ from typing import ClassVar
 
 from torch import nn
 
-from pqbench.calibration.ndtc import PTQ4DM_BIBTEX
 from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.observers import MovingAverage
-from pqbench.quantization.ranges import lp_search_2d
-from pqbench.quantization.scope import quantize_layers, split_patterns
+from pqbench.quantization import (
+    PTQ4DM_BIBTEX,
+    MovingAverage,
+    calibrate_activations,
+    calibrate_weights,
+    lp_search_2d,
+    quantize_layers,
+    split_patterns,
+)
 
 MOMENTUM = 0.1
 """Weight of the newest batch in the moving average of a range: the script's 0.1 / 0.9."""

@@ -8,8 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pqbench.contracts import Context, Correction, parameter
-from pqbench.correction.match import Match, match
-from pqbench.correction.runs import Runs
+from pqbench.quantization import Match, Runs, match
 
 PTQD_BIBTEX = """@inproceedings{he2023ptqd,
   title     = {{PTQD}: Accurate Post-Training Quantization for Diffusion Models},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pqbench.calibration.interval import Q_DIFFUSION_BIBTEX
 from pqbench.contracts import Method, Precision
+from pqbench.quantization import Q_DIFFUSION_BIBTEX
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pqbench.calibration.interval import Q_DIFFUSION_BIBTEX
-from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.methods.precision import FULL_PRECISION_BITS
-from pqbench.quantization.block_source import BlockSource
-from pqbench.quantization.blocks import block_names
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.observers import MovingAverage, RangeRule
-from pqbench.quantization.ranges import lp_search, minmax
-from pqbench.quantization.reconstruction import Descent
-from pqbench.quantization.reconstruction_stages import RoundingStage, StepSizeStage
-from pqbench.quantization.scope import quantize_layers, split_patterns
+from pqbench.contracts import FULL_PRECISION_BITS, CalibrationSet, Context, Quantizer, parameter
+from pqbench.quantization import (
+    Q_DIFFUSION_BIBTEX,
+    BlockSource,
+    Descent,
+    MovingAverage,
+    RangeRule,
+    RoundingStage,
+    StepSizeStage,
+    block_names,
+    calibrate_activations,
+    calibrate_weights,
+    lp_search,
+    minmax,
+    quantize_layers,
+    quantized_layers,
+    split_patterns,
+)
 from pqbench_qdiffusion.ranges import magnitude
 
 RANGES = ("max", "mse")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pqbench.quantization.grid import Grid
-from pqbench.quantization.ranges import minmax
+from pqbench.quantization import Grid, minmax
 
 
 def magnitude(values: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from pqbench.contracts import CalibrationSet, Context, Teachers
-from pqbench.distillation.guides import Guide
-from pqbench.distillation.trained import TrainedDistiller
-from pqbench.errors import UserError
-from pqbench.quantization.layers import quantized_layers
+from pqbench.contracts import CalibrationSet, Context, Teachers, UserError
+from pqbench.distillation import Guide, TrainedDistiller
+from pqbench.quantization import quantized_layers
 
 BIBTEX = """@inproceedings{he2024efficientdm,
   title     = {{EfficientDM}: Efficient Quantization-Aware Fine-Tuning of Low-Bit Diffusion Models},

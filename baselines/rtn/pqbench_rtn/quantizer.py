@@ -8,11 +8,21 @@ from typing import ClassVar
 
 from torch import nn
 
-from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.errors import UserError
-from pqbench.quantization import observers, ranges
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.scope import quantize_layers, split_patterns
+from pqbench.contracts import CalibrationSet, Context, Quantizer, UserError, parameter
+from pqbench.quantization import (
+    RESERVOIR_VALUES,
+    MinMax,
+    ObserverFactory,
+    RangeRule,
+    Reservoir,
+    calibrate_activations,
+    calibrate_weights,
+    lp_search,
+    minmax,
+    percentile,
+    quantize_layers,
+    split_patterns,
+)
 
 PERCENTILE_SHARE = 0.999
 SMALLEST_RESERVOIR = 4096
@@ -76,17 +86,17 @@ class MinMaxQuantizer(Quantizer):
             context.trace.append({"event": "no sample of its own", "time_step": step, "parameters_of": source})
         return net
 
-    def _rule(self) -> observers.RangeRule:
+    def _rule(self) -> RangeRule:
         if self.range == "percentile":
-            return partial(ranges.percentile, share=PERCENTILE_SHARE)
-        return ranges.lp_search if self.range == "lp" else ranges.minmax
+            return partial(percentile, share=PERCENTILE_SHARE)
+        return lp_search if self.range == "lp" else minmax
 
-    def _observer(self, context: Context, rule: observers.RangeRule) -> observers.ObserverFactory:
+    def _observer(self, context: Context, rule: RangeRule) -> ObserverFactory:
         if self.range == "minmax":
-            return observers.MinMax
+            return MinMax
         generator = context.generator(f"{self.name}/reservoir")
         # A table holds one reservoir a step: together they take no more memory than that of a static grid, until the
         # sample would be too small for a percentile.
         shares = context.steps if self.time_tables else 1
-        size = max(observers.RESERVOIR_VALUES // shares, SMALLEST_RESERVOIR)
-        return lambda grid: observers.Reservoir(grid, rule, generator, size)
+        size = max(RESERVOIR_VALUES // shares, SMALLEST_RESERVOIR)
+        return lambda grid: Reservoir(grid, rule, generator, size)

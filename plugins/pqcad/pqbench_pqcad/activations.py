@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.block_data import BlockData
-from pqbench.quantization.grid import Grid
-from pqbench.quantization.ranges import lp_search_2d
-from pqbench.quantization.step_clock import nearest_seen
-from pqbench.quantization.time_tables import at_time_steps
-from pqbench.quantization.tuning import TunableLayer
+from pqbench.quantization import BlockData, Grid, TunableLayer, at_time_steps, lp_search_2d, nearest_seen
 from pqbench_pqcad.better_end import BetterEnd, even_sample
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.reconstruction import Width, optimise_width

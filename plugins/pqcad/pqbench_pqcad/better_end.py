@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.block_data import BlockData
+from pqbench.quantization import BlockData
 
 _PROBE = 64
 """Samples on which the two ends of a width are compared."""

@@ -9,8 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from pqbench.contracts import Teachers, parameter
-from pqbench.distillation.guides import Guide
-from pqbench.distillation.trained import HalvingDistiller, halved_teacher
+from pqbench.distillation import Guide, HalvingDistiller, halved_teacher
 from pqbench_pqcad.references import PQCAD, PROGRESSIVE_DISTILLATION
 
 

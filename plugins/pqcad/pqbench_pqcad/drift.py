@@ -9,8 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from pqbench.contracts import Context, Correction, parameter
-from pqbench.correction.match import match
-from pqbench.correction.runs import Runs
+from pqbench.quantization import Runs, match
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pqbench.contracts.context import ProgressCallback
+from pqbench.contracts import ProgressCallback
 
 
 @dataclass

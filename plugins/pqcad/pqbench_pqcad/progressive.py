@@ -9,15 +9,19 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from pqbench.contracts import CalibrationSet, Context, Quantizer, parameter
-from pqbench.distillation.batches import ShuffledBatches
-from pqbench.errors import UserError
-from pqbench.methods.precision import FULL_PRECISION_BITS, Precision
-from pqbench.quantization.block_source import BlockSource, Inputs
-from pqbench.quantization.blocks import block_names
-from pqbench.quantization.scope import quantize_layers, split_patterns
-from pqbench.quantization.time_tables import start_tables
-from pqbench.quantization.tuning import settle, tunable_layers, tune
+from pqbench.contracts import FULL_PRECISION_BITS, CalibrationSet, Context, Precision, Quantizer, UserError, parameter
+from pqbench.quantization import (
+    BlockSource,
+    Inputs,
+    ShuffledBatches,
+    block_names,
+    quantize_layers,
+    settle,
+    split_patterns,
+    start_tables,
+    tunable_layers,
+    tune,
+)
 from pqbench_pqcad.activations import ActivationStage
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.progress import BlockProgress
@@ -79,7 +83,7 @@ class ProgressiveQuantizer(Quantizer):
         Raises `UserError` when `start` is below a target: there is no way down to it.
         """
         self._require_way_down(context.precision)
-        job = _Job(self, context, net.to(context.device), calibration)
+        job = _Quantization(self, context, net.to(context.device), calibration)
         with job.source:
             if context.precision.w != FULL_PRECISION_BITS:
                 job.stage("weights", self._weight_stage(), "quantized")
@@ -128,7 +132,7 @@ class ProgressiveQuantizer(Quantizer):
         )
 
 
-class _Job:
+class _Quantization:
     """One quantization: the net being changed, the FP net's answers, and what the stages share."""
 
     def __init__(self, settings: ProgressiveQuantizer, context: Context, net: nn.Module, data: CalibrationSet) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.block_data import BlockData
-from pqbench.quantization.reconstruction import reconstruction_step
-from pqbench.quantization.tuning import TunableLayer
+from pqbench.quantization import BlockData, TunableLayer, reconstruction_step
 from pqbench_pqcad.detector import MomentumDetector
 
 

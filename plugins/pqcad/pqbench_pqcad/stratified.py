@@ -9,11 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, parameter
-from pqbench.diffusion.ddim import coefficient, ddim_sample
-from pqbench.diffusion.noise import initial_noise
-from pqbench.distillation.targets import student_timesteps
-from pqbench.errors import UserError
+from pqbench.contracts import CalibrationSampler, CalibrationSet, Context, UserError, parameter
+from pqbench.diffusion import coefficient, ddim_sample, initial_noise
+from pqbench.distillation import student_timesteps
 from pqbench_pqcad.references import PQCAD
 
 PURPOSE = "distillation calibration"

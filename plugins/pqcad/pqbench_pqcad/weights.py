@@ -9,10 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.block_data import BlockData
-from pqbench.quantization.grid import Grid
-from pqbench.quantization.ranges import lp_search, rows
-from pqbench.quantization.tuning import OtherGrid, TunableLayer
+from pqbench.quantization import BlockData, Grid, OtherGrid, TunableLayer, lp_search, rows
 from pqbench_pqcad.better_end import BetterEnd
 from pqbench_pqcad.detector import MomentumDetector
 from pqbench_pqcad.reconstruction import Width, optimise_width, weight_perturbation

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pqbench.errors import UserError
+from pqbench.base.errors import UserError
 
 
 def to_openvino(net: nn.Module, shape: tuple[int, int, int], batch: int, condition: Sequence[Tensor] = ()) -> Any:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import Engine, ExecutedLayer
 from pqbench.engines.openvino.convert import to_openvino
 from pqbench.engines.openvino.lowering import lower
 from pqbench.engines.openvino.precisions import executed_layers, layer_names
-from pqbench.errors import UserError
 
 if TYPE_CHECKING:
     from pqbench.engines.exporting import Exportable

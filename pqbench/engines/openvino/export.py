@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.errors import NoSpaceError, UserError
+from pqbench.base.files import explained_writing
 from pqbench.engines.exporting import Exportable
 from pqbench.engines.openvino.convert import converted
 from pqbench.engines.openvino.lowering import lower
 from pqbench.engines.openvino.sample_script import CONDITION, are_labels, condition_arrays, script
-from pqbench.errors import NoSpaceError, UserError
-from pqbench.files import explained_writing
 
 MODEL, DECODE, EXACT = "model.xml", "decode.xml", "exact.py"
 REQUIREMENTS = ("openvino", "numpy", "pillow")

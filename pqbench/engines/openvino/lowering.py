@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pqbench.base.errors import UserError
 from pqbench.engines.openvino.group_norm import ReducedGroupNorm
 from pqbench.engines.quantized import is_quantized
-from pqbench.errors import UserError
-from pqbench.quantization.attention import quantized_operands
-from pqbench.quantization.layers import ActivationQuantizer, QuantizedLayer, quantized_layers, replace_module
+from pqbench.quantization.net.attention import quantized_operands
+from pqbench.quantization.net.layers import ActivationQuantizer, QuantizedLayer, quantized_layers, replace_module
 
 _BYTE_LEVELS = 256
 

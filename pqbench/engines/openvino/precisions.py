@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from pqbench.contracts import ExecutedLayer
-from pqbench.quantization.layers import QUANTIZABLE, QuantizedLayer
+from pqbench.quantization.net.layers import QUANTIZABLE, QuantizedLayer
 
 _COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
 """Beginnings of the runtime names of operations that hold nearly all multiplications."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from pqbench.diffusion.ddim import PREDICTIONS
+from pqbench.base.errors import UserError
+from pqbench.contracts.schedule import PREDICTIONS
 from pqbench.engines.exporting import IMAGES, Exportable
-from pqbench.errors import UserError
 
 ANY_BATCH = 16
 """Images that the example makes with a model for any batch."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pqbench.quantization.layers import ActivationQuantizer
+from pqbench.quantization.net.layers import ActivationQuantizer
 
 HALF = 128
 """By how much the codes of unsigned 8-bit grids are shifted, so that they fit a signed byte."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from pqbench.engines.torch_int8.activation import CodedActivation, Codes
 from pqbench.engines.torch_int8.product import Shapes, integer_product
-from pqbench.quantization.attention import Product, QuantizedProduct
-from pqbench.quantization.layers import ActivationQuantizer
+from pqbench.quantization.net.attention import Product, QuantizedProduct
+from pqbench.quantization.net.layers import ActivationQuantizer
 
 MOST_MATRICES = 16
 """Matrices (samples times heads) that are multiplied one by one: torch has no integer product of a batch of them."""

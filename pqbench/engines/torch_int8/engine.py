@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.devices import device_of
+from pqbench.base.errors import UserError
 from pqbench.contracts import Engine
-from pqbench.devices import device_of
 from pqbench.engines.compiled import CompiledExecutable, Lowering, compile_net, missing_compiler
 from pqbench.engines.torch_int8.lowering import KEPT, lower
 from pqbench.engines.torch_int8.product import Shapes, products_saturate
-from pqbench.errors import UserError
 
 _DIVISION = {"eager_numerics.division_rounding": True}
 """Inductor's option for divisions in triton that are rounded as torch rounds them: codes are rounded quotients."""

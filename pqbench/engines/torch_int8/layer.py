@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pqbench.engines.torch_int8.activation import HALF, CodedActivation, Codes
 from pqbench.engines.torch_int8.product import Shapes, integer_product
-from pqbench.quantization.layers import QuantizedLayer
+from pqbench.quantization.net.layers import QuantizedLayer
 
 
 def runs_in_integers(layer: QuantizedLayer) -> bool:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from pqbench.engines.torch_int8.attention import CodedProduct
 from pqbench.engines.torch_int8.layer import FloatLayer, IntegerLayer, IntegerMatrix, runs_in_integers
 from pqbench.engines.torch_int8.product import Shapes
-from pqbench.quantization.attention import QuantizedProduct
-from pqbench.quantization.layers import ActivationQuantizer, activation_quantizers, quantized_layers, replace_module
-from pqbench.quantization.step_clock import StepClock
+from pqbench.quantization.grids.step_clock import StepClock
+from pqbench.quantization.net.attention import QuantizedProduct
+from pqbench.quantization.net.layers import ActivationQuantizer, activation_quantizers, quantized_layers, replace_module
 
 KEPT = (ActivationQuantizer, IntegerLayer, IntegerMatrix)
 """What keeps its scales and biases in float32, whatever the floating-point type around it."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from pqbench.bench.records import Record
 from pqbench.report.figures.style import COLOURS, FAINT, INK, MARKERS, ImageFormat, drawn
+from pqbench.results.records import Record
 
 STAGE = "correct"
 _SIZE = (6.8, 4.2)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from pqbench.quantization.diagnostics_result import Diagnosis, snr_db
+from pqbench.inspection.diagnostics_result import Diagnosis, snr_db
 from pqbench.report.figures.style import COLOURS, INK, MARKERS, ImageFormat, drawn
 
 MOST_NAMED_LAYERS = 70

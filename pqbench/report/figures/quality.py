@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
-from pqbench.bench.records import Manifest, Record
-from pqbench.report.estimates import Estimate
 from pqbench.report.figures.labels import Label, place_labels
 from pqbench.report.figures.style import COLOURS, FAINT, INK, MARKERS, ImageFormat, drawn
-from pqbench.report.latency import LATENCY, latency_place
-from pqbench.report.results import distance_of
-from pqbench.report.rows import Group, Row, grouped
+from pqbench.report.tables.results import distance_of
+from pqbench.results.estimates import Estimate
+from pqbench.results.names import LATENCY, latency_place
+from pqbench.results.records import Manifest, Record
+from pqbench.results.rows import Group, Row, grouped
 
 LOG_FROM = 3.0
 """An axis is logarithmic where its largest value is at least this many times its smallest."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from pqbench.bench.records import Manifest, Record
-from pqbench.report.numbers import decimals, fixed
-from pqbench.report.results import distance_of
-from pqbench.report.rows import Row, grouped
+from pqbench.report.tables.numbers import decimals, fixed
+from pqbench.report.tables.results import distance_of
+from pqbench.results.records import Manifest, Record
+from pqbench.results.rows import Row, grouped
 
 SMALLEST_SIDE = 64
 """Images are enlarged by a whole factor until their height is at least this many pixels."""

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pqbench.bench.records import Record
 from pqbench.report.figures.style import COLOURS, FAINT, INK, ImageFormat, drawn
+from pqbench.results.records import Record
 
 STAGE = "quantize"
 NAMED_SHARE = 0.035

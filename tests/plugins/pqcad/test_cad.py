@@ -10,22 +10,23 @@ import pytest
 import torch
 from pqbench_pqcad.cad import CalibrationAssistedDistillation
 from pqbench_pqcad.stratified import Stratified
-from small import SmallWorkload, calibration, context
+from small_denoiser import SmallWorkload, calibration, context
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import CalibrationSet, Context, Teachers
+from pqbench.contracts.precision import Precision
 from pqbench.diffusion.ddim import ddim_sample
+from pqbench.diffusion.merged import merged_prediction
 from pqbench.diffusion.noise import initial_noise
 from pqbench.distillation.guides import shared_target
-from pqbench.distillation.targets import merged_prediction, student_timesteps
-from pqbench.errors import UserError
-from pqbench.methods.precision import Precision
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.layers import quantized_layers
-from pqbench.quantization.observers import MinMax
-from pqbench.quantization.ranges import lp_search
-from pqbench.quantization.scope import quantize_layers
-from pqbench.quantization.verify import verify
+from pqbench.distillation.targets import student_timesteps
+from pqbench.quantization.net.layers import quantized_layers
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.net.verify import verify
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import MinMax
+from pqbench.quantization.ranges.rules import lp_search
 
 QUICK = {"iterations": 100, "batch": 16}
 

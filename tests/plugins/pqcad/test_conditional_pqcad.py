@@ -10,8 +10,8 @@ from pqbench_pqcad.stratified import PURPOSE, Stratified
 from pqbench.contracts import Context, Precision
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
+from pqbench.testing import check_calibration_sampler, check_distiller
 from pqbench.testing.conditional import TinyLabelled, TinyText
-from pqbench.testing.contracts import check_calibration_sampler, check_distiller
 from pqbench.testing.tiny import TinyWorkload
 
 WORKLOADS = [TinyLabelled(), TinyText()]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pqbench.components import Registry
 from pqbench.methods.ablation import AblationRow, ablation_rows
-from pqbench.registry import Registry
 
 WITHOUT_CAD = ("distiller cad -> none", "distiller_calibration stratified -> none")
 FIXED = ("quantizer progressive -> ptq4dm",)

@@ -14,21 +14,21 @@ from pqbench_pqcad.better_end import BetterEnd
 from pqbench_pqcad.progressive import ProgressiveQuantizer
 from pqbench_pqcad.reconstruction import weight_perturbation
 from pqbench_pqcad.weights import Blend
-from small import SmallWorkload, calibration, context, held_out
+from small_denoiser import SmallWorkload, calibration, context, held_out
 from torch import nn
 
-from pqbench.errors import UserError
-from pqbench.methods.precision import Precision
-from pqbench.quantization.audit import audit
-from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
-from pqbench.quantization.grid import Grid
-from pqbench.quantization.layers import QuantizedLayer, quantized_layers
-from pqbench.quantization.observers import Reservoir
-from pqbench.quantization.ranges import lp_search, lp_search_2d, minmax, rows
-from pqbench.quantization.scope import quantize_layers
-from pqbench.quantization.step_clock import StepClock
-from pqbench.quantization.tuning import TunableLayer
-from pqbench.quantization.verify import verify
+from pqbench.base.errors import UserError
+from pqbench.contracts.precision import Precision
+from pqbench.inspection.audit import audit
+from pqbench.quantization.grids.grid import Grid
+from pqbench.quantization.grids.step_clock import StepClock
+from pqbench.quantization.learning.tuning import TunableLayer
+from pqbench.quantization.net.layers import QuantizedLayer, quantized_layers
+from pqbench.quantization.net.scope import quantize_layers
+from pqbench.quantization.net.verify import verify
+from pqbench.quantization.ranges.fitting import calibrate_activations, calibrate_weights
+from pqbench.quantization.ranges.observers import Reservoir
+from pqbench.quantization.ranges.rules import lp_search, lp_search_2d, minmax, rows
 
 QUICK = {"weight_budget": 8, "activation_budget": 6, "minimum": 2, "interval": 2, "ramp": 2, "batch": 16}
 ENDS = {"conv_in", "conv_out"}

@@ -10,12 +10,12 @@ from pqbench_pqcad.stratified import Stratified
 from scipy.stats import chisquare, kstest
 from torch import Tensor, nn
 
+from pqbench.base.errors import UserError
 from pqbench.contracts import Context, Precision
+from pqbench.contracts.schedule import NoiseSchedule
 from pqbench.diffusion.ddim import ddim_sample
 from pqbench.diffusion.noise import initial_noise
-from pqbench.diffusion.schedule import NoiseSchedule
 from pqbench.distillation.targets import student_timesteps
-from pqbench.errors import UserError
 from pqbench.testing.tiny import TinyWorkload
 
 

@@ -1,1 +1,0 @@
-"""From a plan to records: cells, stages, the stage cache and the run's folder."""

@@ -1,0 +1,1 @@
+"""What several commands need: common options, lazy commands, interrupts."""

@@ -1,1 +1,0 @@
-"""From images to numbers: features, distances, intervals, and the protocol that decides them."""

@@ -1,0 +1,1 @@
+"""The packed checkpoint: its format, saving and loading."""

@@ -1,0 +1,1 @@
+"""Corrections: a compressed net held against full precision along denoising runs."""

@@ -1,0 +1,1 @@
+"""Grids and what chooses a point of them: groups, tokens, time steps; packing of codes."""

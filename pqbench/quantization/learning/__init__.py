@@ -1,0 +1,1 @@
+"""What is learned: rounding, step sizes, reconstruction block by block."""

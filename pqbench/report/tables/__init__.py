@@ -1,0 +1,1 @@
+"""From rows to the results table: columns, values, footnotes, caption."""

@@ -1,0 +1,1 @@
+"""A run: plan, stage graph, cache, execution, records. What a stage does is in `stages`."""

@@ -1,0 +1,1 @@
+"""Producing stages: worker functions, failures, progress, peak memory."""

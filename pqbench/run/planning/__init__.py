@@ -1,0 +1,1 @@
+"""What the plan decides before anything runs: budgets, calibration files, the judge."""

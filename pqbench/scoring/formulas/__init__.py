@@ -1,0 +1,1 @@
+"""The mathematics of metrics, without components: arrays in, numbers out."""

@@ -1,0 +1,1 @@
+"""Published weights: what needs which file, fetching them, and the folder that holds them."""
