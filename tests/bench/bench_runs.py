@@ -17,6 +17,8 @@ from pqbench.bench.store import RunFolder
 from pqbench.registry import Registry
 
 PLUGINS = Path(__file__).parent / "bench_plugins.py"
+PAUSE = "PQBENCH_TEST_PAUSE"
+"""The variable that makes a slow method of `PLUGINS` stop in the middle of its work."""
 
 
 @dataclass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from processes import HANG_SECONDS
 
 from pqbench.bench.cache import StageCache, default_cache_folder
 from pqbench.errors import NoSpaceError, UserError
@@ -72,12 +72,12 @@ def test_a_truncated_output_is_not_there_for_a_plan(cache: StageCache) -> None:
     assert not cache.has("k")
 
 
-def _slow(root: Path, begun: Event, made: Path) -> None:
+def _slow(root: Path, begun: Event, may_end: Event, made: Path) -> None:
     def work(folder: Path) -> None:
         begun.set()
         with made.open("a") as file:
             file.write("x")
-        time.sleep(0.5)
+        may_end.wait(HANG_SECONDS)
         (folder / "a").write_text("whole")
 
     StageCache(root).produce("k", work)
@@ -85,16 +85,25 @@ def _slow(root: Path, begun: Event, made: Path) -> None:
 
 def test_two_processes_make_an_output_once(cache: StageCache, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    begun, made = context.Event(), tmp_path / "made"
-    process = context.Process(target=_slow, args=(cache.root, begun, made))
+    begun, may_end, made = context.Event(), context.Event(), tmp_path / "made"
+    process = context.Process(target=_slow, args=(cache.root, begun, may_end, made), daemon=True)
     process.start()
-    assert begun.wait(60)
     said: list[str] = []
-    assert not cache.produce("k", pytest.fail, said.append)
-    assert (cache.folder("k") / "a").read_text() == "whole"
-    assert said == ["another run is making the same output; waiting for it"]
-    process.join()
-    assert made.read_text() == "x"
+
+    def say(text: str) -> None:
+        said.append(text)
+        may_end.set()
+
+    try:
+        assert begun.wait(HANG_SECONDS)
+        assert not cache.produce("k", pytest.fail, say)
+        assert (cache.folder("k") / "a").read_text() == "whole"
+        assert said == ["another run is making the same output; waiting for it"]
+        process.join(HANG_SECONDS)
+        assert made.read_text() == "x"
+    finally:
+        process.kill()
+        process.join()
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])

@@ -7,13 +7,13 @@ import os
 import pty
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import started
 from safetensors.torch import save_file
 
 from pqbench.cli.main import run_command_line
@@ -68,7 +68,7 @@ def test_at_a_terminal_no_line_is_wider_than_the_window(checkpoint: Path, column
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
     command = [sys.executable, "-m", "pqbench", "audit", checkpoint.name]
-    with subprocess.Popen(command, stdout=terminal, cwd=checkpoint.parent, env=environment) as process:
+    with started(command, stdout=terminal, cwd=checkpoint.parent, env=environment) as process:
         os.close(terminal)
         shown = b""
         while True:
@@ -79,8 +79,8 @@ def test_at_a_terminal_no_line_is_wider_than_the_window(checkpoint: Path, column
             if not chunk:
                 break
             shown += chunk
+        assert process.wait() == 0
     os.close(main_end)
-    assert process.returncode == 0
     table = shown.decode().partition("Quantized layers")[2].splitlines()[1:]
     assert any("down_blocks.0.resnets.0.conv1" in line for line in table)
     assert "\x1b[1m" in "".join(table)  # headings are bold
