@@ -142,18 +142,30 @@ def test_what_is_no_good_checkpoint_is_one_sentence(
         assert len(shown.err.splitlines()) == 1
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of fp, cheap, and a method that fails before it has a model; its cache is in the same folder."""
-    shutil.copy(PLUGINS, tmp_path / "pqbench_plugins.py")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
     methods = "cheap,cheap[distiller=copy],failing"
     arguments = ["-w", "tiny", "-n", "16", "--engines", "none", "-o", "run", "-m", methods]
-    assert run_command_line(["run", *arguments]) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PQBENCH_CACHE", str(folder / "cache"))
+        assert run_command_line(["run", *arguments]) == 1
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A copy of the finished run and its cache, in the current folder."""
+    copy = tmp_path / "here"
+    shutil.copytree(finished, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("PQBENCH_CACHE", str(copy / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
     capsys.readouterr()
-    return tmp_path / "run"
+    return copy / "run"
 
 
 def test_a_run_says_where_each_checkpoint_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

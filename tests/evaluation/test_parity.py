@@ -20,8 +20,9 @@ from pqbench.engines.torch_eager import TorchEager
 from pqbench.evaluation.image_parity import LIMIT, image_complaint, image_parity
 from pqbench.evaluation.parity import complaint, measure_parity
 from pqbench.evaluation.protocol import Protocol
-from pqbench.evaluation.timing import TimingSpec, measure
-from pqbench.evaluation.timing_spec import ParityStep, ParityUse
+from pqbench.evaluation.timing_child import run
+from pqbench.evaluation.timing_metrics import metrics_of
+from pqbench.evaluation.timing_spec import ParityStep, ParityUse, TimingSpec
 from pqbench.quantization.calibrate import calibrate_activations, calibrate_weights
 from pqbench.quantization.checkpoint import save_checkpoint
 from pqbench.quantization.observers import MinMax
@@ -122,9 +123,10 @@ def test_an_engine_that_computes_another_model_gets_no_latency(tmp_path: Path) -
     path = tmp_path / "w8a8.safetensors"
     save_checkpoint(quantized(Precision(8, 8)), path)
     engine = f"{__name__}:{Wrong.__name__}"
-    metrics = measure(
-        TimingSpec(workload="tiny", checkpoint=str(path), engine=engine, steps=4, batches=(1,), threads=1, seconds=0.1)
+    spec = TimingSpec(
+        workload="tiny", checkpoint=str(path), engine=engine, steps=4, batches=(1,), threads=1, seconds=0.1
     )
+    metrics = metrics_of(spec, [run(spec)])  # what a timing process does, in this one
     assert set(metrics) == {f"parity@{engine}"}
     parity = metrics[f"parity@{engine}"]
     assert parity.value == pytest.approx(1.0)
