@@ -169,7 +169,7 @@ def test_a_run_that_is_interrupted_while_it_imports_ends_with_one_line(tmp_path:
 
 @pytest.mark.slow
 def test_a_run_that_is_interrupted_in_any_import_ends_with_one_line(tmp_path: Path) -> None:
-    for number in sorted(random.randrange(1, 1500) for _ in range(20)):
+    for number in sorted(random.randrange(1, 3000) for _ in range(20)):
         code, errors = interrupted_while_it_imports(tmp_path, RUN, number=number)
         assert (code, errors.endswith(MESSAGE), "Traceback" in errors) == (130, True, False), (number, errors)
 
