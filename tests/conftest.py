@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from inception_files import InceptionFiles
 # No deadline: the first call into torch is slow. Derandomised: a commit fails or passes, whoever runs it.
 settings.register_profile("pqbench", deadline=None, derandomize=True)
 settings.load_profile("pqbench")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of pytest-xdist share the cores, so each has one thread: they inherit the variable when they start."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -96,10 +96,10 @@ def test_weight_ranges_are_the_extremes_of_each_channel(w4a4: nn.Module) -> None
 
 def test_activation_ranges_start_from_the_greatest_magnitude(calibration: CalibrationSet) -> None:
     """conv_in's input is x_t itself, and all samples are among the first ones."""
-    net = quantize(calibration, a_iterations=0)
+    net = quantize(calibration, iterations=0, a_iterations=0)
     layer = dict(quantized_layers(net))["net.conv_in"]
     assert float(layer.activation.scale) == pytest.approx(float(calibration.x_t.abs().max()) / 7, rel=1e-6)
-    few = dict(quantized_layers(quantize(calibration, a_iterations=0, a_samples=4)))["net.conv_in"]
+    few = dict(quantized_layers(quantize(calibration, iterations=0, a_iterations=0, a_samples=4)))["net.conv_in"]
     assert float(few.activation.scale) < float(layer.activation.scale)
 
 

@@ -7,7 +7,6 @@ import os
 import pty
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import bench_plugins
 import pytest
 import torch
+from processes import started
 from safetensors.torch import save_file
 
 from pqbench.cli.main import run_command_line
@@ -69,7 +69,7 @@ def test_at_a_terminal_no_line_is_wider_than_the_window(checkpoint: Path, column
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
     command = [sys.executable, "-m", "pqbench", "audit", checkpoint.name]
-    with subprocess.Popen(command, stdout=terminal, cwd=checkpoint.parent, env=environment) as process:
+    with started(command, stdout=terminal, cwd=checkpoint.parent, env=environment) as process:
         os.close(terminal)
         shown = b""
         while True:
@@ -80,8 +80,8 @@ def test_at_a_terminal_no_line_is_wider_than_the_window(checkpoint: Path, column
             if not chunk:
                 break
             shown += chunk
+        assert process.wait() == 0
     os.close(main_end)
-    assert process.returncode == 0
     table = shown.decode().partition("Quantized layers")[2].splitlines()[1:]
     assert any("down_blocks.0.resnets.0.conv1" in line for line in table)
     assert "\x1b[1m" in "".join(table)  # headings are bold
@@ -143,18 +143,30 @@ def test_what_is_no_good_checkpoint_is_one_sentence(
         assert len(shown.err.splitlines()) == 1
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of fp, cheap, and a method that fails before it has a model; its cache is in the same folder."""
-    shutil.copy(PLUGINS, tmp_path / "pqbench_plugins.py")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
     methods = "cheap,cheap[distiller=copy],failing"
     arguments = ["-w", "tiny", "-n", "16", "--engines", "none", "-o", "run", "-m", methods]
-    assert run_command_line(["run", *arguments]) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PQBENCH_CACHE", str(folder / "cache"))
+        assert run_command_line(["run", *arguments]) == 1
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A copy of the finished run and its cache, in the current folder."""
+    copy = tmp_path / "here"
+    shutil.copytree(finished, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("PQBENCH_CACHE", str(copy / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
     capsys.readouterr()
-    return tmp_path / "run"
+    return copy / "run"
 
 
 def test_a_run_says_where_each_checkpoint_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

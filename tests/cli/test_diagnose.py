@@ -15,16 +15,29 @@ from pqbench.testing.tiny import TinyWorkload
 PLUGINS = Path(bench_plugins.__file__)
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
-    shutil.copy(PLUGINS, tmp_path / "pqbench_plugins.py")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PQBENCH_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the test's methods, a cache and a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
     methods = "cheap,cheap[w=8,a=8],failing"
     arguments = ["-w", "tiny", "-n", "16", "--engines", "none", "-o", "run", "-m", methods]
-    assert run_command_line(["run", *arguments]) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PQBENCH_CACHE", str(folder / "cache"))
+        assert run_command_line(["run", *arguments]) == 1
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A copy of the finished run and its cache, in the current folder."""
+    copy = tmp_path / "here"
+    shutil.copytree(finished, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("PQBENCH_CACHE", str(copy / "cache"))
     capsys.readouterr()
-    return tmp_path / "run"
+    return copy / "run"
 
 
 def test_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from processes import started
 
 from pqbench import __version__
 from pqbench.cli import main
@@ -133,18 +133,16 @@ def test_a_command_that_cannot_be_imported_breaks_only_itself(
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
-    writer = subprocess.Popen(
+    with started(
         [sys.executable, "-c", "import sys; from pqbench.cli.main import main; input(); main(['--help'])"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    assert writer.stderr is not None
-    with writer.stdin, writer.stderr:
+    ) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stderr is not None
         writer.stdout.close()
         writer.stdin.write("go\n")
         writer.stdin.flush()
@@ -154,28 +152,28 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 
 def test_ctrl_c_ends_a_real_process_with_one_line(tmp_path: Path) -> None:
     code = """
-        import time
+        import sys
         from pqbench.cli import main
         from pqbench.cli.shared.lazy import CommandRef
         def trial():
             print("started", flush=True)
-            time.sleep(60)
+            sys.stdin.read()
         main.Commands.refs = {"trial": CommandRef("__main__:trial", "For a test.")}
         main.main(["trial"])
     """
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(code))
-    with subprocess.Popen(
+    with started(
         [sys.executable, script],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline() == "started\n"
-        time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
+        errors = process.stderr.read()
+        assert process.wait() == 130
     assert errors == "Interrupted. What was finished is kept; the same command goes on from there.\n"

@@ -21,8 +21,9 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def registry(plugins: Path) -> Registry:
+    """One for each module: type hints are looked up in the module of local plugins that was loaded last."""
     return Registry.discover(plugins)
 
 

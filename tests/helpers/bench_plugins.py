@@ -51,6 +51,8 @@ from pqbench.quantization import (
 from pqbench.testing import TinyText, TinyWorkload
 
 TRACE_ROWS = 3000
+PAUSE = "PQBENCH_TEST_PAUSE"
+"""Makes a `slow` quantizer stop in the middle until stdin ends, so that a test can kill it there."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class Round(Quantizer):
         for done in range(10):
             context.progress(done, 10, "sleeping")
             time.sleep(self.slow / 10)
+            if done == 5 and self.slow and os.environ.get(PAUSE):
+                print(PAUSE, file=sys.stderr, flush=True)
+                sys.stdin.read()
         if self.loud:
             print("a plugin that prints")
         example = calibration.inputs(slice(1))

@@ -17,6 +17,8 @@ from pqbench.run.plan import Plan, Request, make_plan
 from pqbench.run.runner import Mode, Runner
 
 PLUGINS = Path(__file__).parent / "bench_plugins.py"
+PAUSE = "PQBENCH_TEST_PAUSE"
+"""The variable that makes a slow method of `PLUGINS` stop in the middle of its work."""
 
 
 @dataclass

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
+
+from processes import HANG_SECONDS
 
 from pqbench.results.records import Record
 from pqbench.results.store import RunFolder
@@ -32,14 +33,14 @@ def append_many(path: Path, writer: int) -> None:
         RunFolder(path).append(record(f"{writer}-{i}", reason="x" * 5000))
 
 
-def make_slowly(root: Path, begun: Event, made: Path) -> None:
-    """Make the output "k" of a stage cache in half a second."""
+def make_slowly(root: Path, begun: Event, may_end: Event, made: Path) -> None:
+    """Make the output "k" of a stage cache, and end when told to."""
 
     def work(folder: Path) -> None:
         begun.set()
         with made.open("a") as file:
             file.write("x")
-        time.sleep(0.5)
+        may_end.wait(HANG_SECONDS)
         (folder / "a").write_text("whole")
 
     StageCache(root).produce("k", work)

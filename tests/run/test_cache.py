@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import HANG_SECONDS
 from spawned import make_slowly
 
 from pqbench.base.errors import NoSpaceError, UserError
@@ -73,16 +74,25 @@ def test_a_truncated_output_is_not_there_for_a_plan(cache: StageCache) -> None:
 
 def test_two_processes_make_an_output_once(cache: StageCache, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    begun, made = context.Event(), tmp_path / "made"
-    process = context.Process(target=make_slowly, args=(cache.root, begun, made))
+    begun, may_end, made = context.Event(), context.Event(), tmp_path / "made"
+    process = context.Process(target=make_slowly, args=(cache.root, begun, may_end, made), daemon=True)
     process.start()
-    assert begun.wait(60)
     said: list[str] = []
-    assert not cache.produce("k", pytest.fail, said.append)
-    assert (cache.folder("k") / "a").read_text() == "whole"
-    assert said == ["another run is making the same output; waiting for it"]
-    process.join()
-    assert made.read_text() == "x"
+
+    def say(text: str) -> None:
+        said.append(text)
+        may_end.set()
+
+    try:
+        assert begun.wait(HANG_SECONDS)
+        assert not cache.produce("k", pytest.fail, say)
+        assert (cache.folder("k") / "a").read_text() == "whole"
+        assert said == ["another run is making the same output; waiting for it"]
+        process.join(HANG_SECONDS)
+        assert made.read_text() == "x"
+    finally:
+        process.kill()
+        process.join()
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])

@@ -12,13 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from bench_runs import PLUGINS, Bench, comparable
+from bench_runs import PAUSE, PLUGINS, Bench, comparable
+from processes import HANG_SECONDS, started
 from safetensors.torch import load_file, save_file
 
 from pqbench.base.errors import NoSpaceError
@@ -182,47 +184,61 @@ def test_a_real_full_disk(bench: Bench, tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """`pqbench run` as a user starts it."""
+@contextmanager
+def run_started(folder: Path, paused: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """`pqbench run` as a user starts it.
+
+    paused   `cheap[a=8]` stops in the middle of its work, says so on stderr and goes on when stdin ends
+    """
     arguments = ["run", "-m", METHODS, "-w", "tiny", "-n", "200", "--engines", "none", "-o", "run"]
     environment = os.environ | {
         "PQBENCH_CACHE": str(folder / "cache"),
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
+        PAUSE: "1" if paused else "",
     }
-    return subprocess.Popen(
+    with started(
         [sys.executable, "-u", "-m", "pqbench", *arguments],
         cwd=folder,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-    )
+    ) as process:
+        yield process
 
 
-def killed(process: subprocess.Popen[str], after_lines: int | None, seconds: float) -> bool:
+def killed_while_it_works(folder: Path) -> None:
+    """Kill a run in the middle of a stage."""
+    with run_started(folder, paused=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line == f"{PAUSE}\n")
+        process.kill()
+        process.communicate(timeout=HANG_SECONDS)
+        assert process.returncode == -signal.SIGKILL
+
+
+def killed_after(folder: Path, lines: int | None, seconds: float) -> bool:
     """Kill so long after so many lines of progress, or (None) after the last; False when it was too late."""
-    assert process.stderr is not None
-    if after_lines is None:
-        next(line for line in process.stderr if re.match(r"\[(\d+)/\1\]", line))
-    else:
-        for _ in range(HEADING_LINES + after_lines):
-            process.stderr.readline()
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
+    with run_started(folder) as process:
+        assert process.stderr is not None
+        if lines is None:
+            next(line for line in process.stderr if re.match(r"\[(\d+)/\1\]", line))
+        else:
+            for _ in range(HEADING_LINES + lines):
+                process.stderr.readline()
+        time.sleep(seconds)  # any instant: no event stands for it
+        process.kill()
+        process.communicate(timeout=HANG_SECONDS)
+        return process.returncode == -signal.SIGKILL
 
 
-def check_killed_run(bench: Bench, folder: Path, instants: list[tuple[int | None, float]]) -> None:
-    """Kill a run at some instants; two at once then bring it to the end, which is that of a run never interrupted."""
-    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
-    kills = sum(killed(start(folder), *instant) for instant in instants)
-    assert kills >= len(instants) / 2
+def check_killed_run(bench: Bench, folder: Path) -> None:
+    """Two at once bring a killed run to the end, which is that of a run never interrupted."""
     left = {path.name for path in (folder / "cache").glob("?" * 64)}
-    both = [start(folder) for _ in range(2)]
-    said = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [1, 1], said  # one method fails
+    with run_started(folder) as one, run_started(folder) as other:
+        said = [process.communicate(timeout=HANG_SECONDS) for process in (one, other)]
+        assert [one.returncode, other.returncode] == [1, 1], said  # one method fails
     made = [line for _, log in said for line in log.splitlines() if re.search(r": \w+  [0-9.]+ s$", line)]
     expected = bench.run(METHODS, images=200)
     write_report(bench.folder)
@@ -238,9 +254,12 @@ def check_killed_run(bench: Bench, folder: Path, instants: list[tuple[int | None
     assert without_cost(folder / "run" / "table.csv") == without_cost(bench.folder.path / "table.csv")
 
 
+@pytest.fixture
 def fresh(tmp_path: Path) -> Path:
+    """A folder for a run, with the test's methods."""
     folder = tmp_path / "killed"
     folder.mkdir()
+    shutil.copy(PLUGINS, folder / "pqbench_plugins.py")
     return folder
 
 
@@ -249,15 +268,22 @@ def without_cost(table: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if "cost" not in key} for row in csv.DictReader(file)]
 
 
-def test_a_run_killed_for_real_goes_on(bench: Bench, tmp_path: Path) -> None:
-    check_killed_run(bench, fresh(tmp_path), [(random.randrange(8), random.random() * 0.3)])
+def test_a_run_killed_for_real_goes_on(bench: Bench, fresh: Path) -> None:
+    killed_while_it_works(fresh)
+    check_killed_run(bench, fresh)
+
+
+def check_instants(bench: Bench, folder: Path, instants: list[tuple[int | None, float]]) -> None:
+    kills = sum(killed_after(folder, *instant) for instant in instants)
+    assert kills >= len(instants) / 2
+    check_killed_run(bench, folder)
 
 
 @pytest.mark.slow
-def test_a_run_killed_many_times_goes_on(bench: Bench, tmp_path: Path) -> None:
-    check_killed_run(bench, fresh(tmp_path), [(i % 10, random.random() * 0.7) for i in range(16)])
+def test_a_run_killed_many_times_goes_on(bench: Bench, fresh: Path) -> None:
+    check_instants(bench, fresh, [(i % 10, random.random() * 0.7) for i in range(16)])
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_writes_its_report_goes_on(bench: Bench, tmp_path: Path) -> None:
-    check_killed_run(bench, fresh(tmp_path), [(None, random.random()) for _ in range(6)])
+def test_a_run_killed_while_it_writes_its_report_goes_on(bench: Bench, fresh: Path) -> None:
+    check_instants(bench, fresh, [(None, random.random()) for _ in range(6)])

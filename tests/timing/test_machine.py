@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from processes import started
 
 from pqbench.base import devices
 from pqbench.results.records import Metric
@@ -47,15 +50,13 @@ class Fake:
 
 def test_a_busy_core_is_noticed() -> None:
     """On a machine that is busy already, it and the others together are."""
-    code = "import time; end = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
-        try:
-            time.sleep(0.3)
-            others = OtherWork()
-            time.sleep(1.0)
-            cores, share = others.cores(), others.share()
-        finally:
-            process.kill()
+    code = "import time; end = time.monotonic() + 30; print(flush=True)\nwhile time.monotonic() < end: pass"
+    with started([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        others = OtherWork()
+        time.sleep(1.0)  # what is measured is the clock's
+        cores, share = others.cores(), others.share()
     assert cores > 0.5
     assert is_busy(share, cores)
 
@@ -71,25 +72,25 @@ def test_two_timings_never_overlap(tmp_path: Path) -> None:
     device = f"test-{os.getpid()}"
     environments = [os.environ | {"TMPDIR": str(tmp_path)}, dict(os.environ), dict(os.environ)]
     command = [sys.executable, "-c", HOLDER, device]
-    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
-    spans = sorted(tuple(map(float, process.communicate()[0].split())) for process in started)
+    with ExitStack() as stack:
+        holders = [stack.enter_context(started(command, env=env, stdout=subprocess.PIPE)) for env in environments]
+        spans = sorted(tuple(map(float, process.communicate()[0].split())) for process in holders)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     (machine._lock_folder() / f"pqbench-timing-{device}.lock").unlink()
 
 
 def test_a_waiting_timing_sleeps() -> None:
     """Waiting for the device takes no processor time from the one that has it."""
-    import threading
-
-    device, used = f"test-sleep-{os.getpid()}", psutil.Process()
+    device, used, held = f"test-sleep-{os.getpid()}", psutil.Process(), threading.Event()
 
     def hold() -> None:
         with device_alone(device):
+            held.set()
             time.sleep(0.5)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    time.sleep(0.1)
+    assert held.wait(30)
     before = used.cpu_times().user
     with device_alone(device):
         waited = used.cpu_times().user - before

@@ -23,10 +23,11 @@ from pqbench.results.records import Metric
 from pqbench.run.outcome import parity_failures
 from pqbench.scoring.protocol import RunProtocol
 from pqbench.testing.tiny import TinyWorkload
+from pqbench.timing.child import run
 from pqbench.timing.image_parity import LIMIT, image_complaint, image_parity
-from pqbench.timing.measure import TimingSpec, measure
+from pqbench.timing.metrics import metrics_of
 from pqbench.timing.parity import complaint, measure_parity
-from pqbench.timing.spec import ParityStep, ParityUse
+from pqbench.timing.spec import ParityStep, ParityUse, TimingSpec
 
 
 def quantized(precision: Precision) -> nn.Module:
@@ -104,9 +105,10 @@ def test_an_engine_that_computes_another_model_gets_no_latency(tmp_path: Path) -
     path = tmp_path / "w8a8.safetensors"
     save_checkpoint(quantized(Precision(8, 8)), path)
     engine = f"{Wrong.__module__}:{Wrong.__name__}"
-    metrics = measure(
-        TimingSpec(workload="tiny", checkpoint=str(path), engine=engine, steps=4, batches=(1,), threads=1, seconds=0.1)
+    spec = TimingSpec(
+        workload="tiny", checkpoint=str(path), engine=engine, steps=4, batches=(1,), threads=1, seconds=0.1
     )
+    metrics = metrics_of(spec, [run(spec)])  # what a timing process does, in this one
     assert set(metrics) == {f"parity@{engine}"}
     parity = metrics[f"parity@{engine}"]
     assert parity.value == pytest.approx(1.0)

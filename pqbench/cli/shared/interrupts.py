@@ -27,7 +27,8 @@ _IMPORT_MACHINERY: Final = "<frozen importlib._bootstrap>"
 def interrupts_between_imports() -> Iterator[None]:
     """Within, Ctrl-C raises `KeyboardInterrupt` as always, but not in the middle of an import.
 
-    Changes nothing outside the main thread, and where Ctrl-C is handled or ignored in another way already.
+    Changes nothing outside the main thread, and where Ctrl-C is handled or ignored in another way already. A process
+    that starts with SIGINT ignored, as a shell's background job does, leaves it ignored.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -38,8 +39,8 @@ def interrupts_between_imports() -> Iterator[None]:
     try:
         yield
     finally:
+        handler.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        handler.forget()
     if handler.is_waiting:
         raise KeyboardInterrupt
 
@@ -50,6 +51,7 @@ class _PatientHandler:
     def __init__(self) -> None:
         self._since: float | None = None
         self._timer: threading.Timer | None = None
+        self._is_stopped = False
 
     @property
     def is_waiting(self) -> bool:
@@ -59,12 +61,21 @@ class _PatientHandler:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
+        if self._is_stopped:
+            return
         if _is_importing(frame) and now - self._since < PATIENCE_SECONDS:
             self._ask_again()
             return
         self.forget()
         self._since = None
         signal.default_int_handler(number, frame)
+
+    def stop(self) -> None:
+        """Raise no more, and wait for a timer that may be sending its signal: no signal comes after this."""
+        self._is_stopped = True
+        self.forget()
+        if self._timer is not None:
+            self._timer.join()
 
     def forget(self) -> None:
         """Ask no more."""

@@ -48,6 +48,12 @@ def teacher() -> nn.Module:
     return make_teacher(Precision(4, 4))
 
 
+@pytest.fixture(scope="module")
+def students(teacher: nn.Module, c_dc: CalibrationSet) -> dict[float, nn.Module]:
+    """One student that follows the quantized teacher alone, and one that follows the full-precision model alone."""
+    return {lam: distill(teacher, c_dc, lam=lam) for lam in (0.0, 1.0)}
+
+
 def make_teacher(precision: Precision) -> nn.Module:
     net, data = SmallWorkload().denoiser(), calibration()
     quantize_layers(net, precision, (data.x_t[:2], data.t[:2]), end_bits=8)
@@ -116,14 +122,14 @@ def test_with_the_full_precision_share_alone_the_teacher_is_never_asked(
     distill(teacher, c_dc, lam=1.0, iterations=2, teachers=Teachers(Refuses(), SmallWorkload().denoiser()))
 
 
-def test_the_share_decides_whom_the_student_resembles(teacher: nn.Module, c_dc: CalibrationSet) -> None:
+def test_the_share_decides_whom_the_student_resembles(students: dict[float, nn.Module], c_dc: CalibrationSet) -> None:
     full_precision = targets(SmallWorkload().denoiser(), c_dc)
-    students = {lam: distill(teacher, c_dc, lam=lam) for lam in (0.0, 1.0)}
     assert distance(students[1.0], full_precision, c_dc) < distance(students[0.0], full_precision, c_dc)
 
 
-def test_the_student_keeps_its_grids(teacher: nn.Module, c_dc: CalibrationSet) -> None:
-    student = distill(teacher, c_dc)
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_the_student_keeps_its_grids(teacher: nn.Module, students: dict[float, nn.Module], lam: float) -> None:
+    student = students[lam]
     verify(student)
     before = {name: (layer.w_bits, layer.activation.bits) for name, layer in quantized_layers(teacher)}
     after = {name: (layer.w_bits, layer.activation.bits) for name, layer in quantized_layers(student)}
