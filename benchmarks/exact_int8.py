@@ -17,12 +17,12 @@ import copy
 
 import torch
 from engines import medians, net_and_shape
-from pqbench.quantization.layers import QuantizedLayer, quantized_layers, replace_module
 from simulated_forward import simulated
 from torch import Tensor, nn
 
 from pqbench.contracts import Precision
 from pqbench.engines.openvino import OpenVino, exact
+from pqbench.quantization.net.layers import QuantizedLayer, quantized_layers, replace_module
 
 
 class TwoProducts(nn.Module):
