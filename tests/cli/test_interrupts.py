@@ -117,7 +117,7 @@ def test_another_thread_and_another_handler_are_left_alone() -> None:
 
 COMMAND = """
     import sys
-    from pqbench.cli import interrupts
+    from pqbench.cli.shared import interrupts
     from pqbench.cli.main import main
 
     class Stop:

@@ -115,7 +115,8 @@ def test_latex_leaves_no_active_character(text: str) -> None:
         ("[a]", "{[}a{]}"),
         ("two\nlines", "two lines"),
         ("数≤", r"{[}U+6570{]}$\leq$"),
-        ("13.2 – 1", "13.2 -- 1"),
+        ("13.2 – 1", r"13.2 \textendash{} 1"),
+        ("–-", r"\textendash{}-"),
     ],
 )
 def test_latex_of_known_texts(text: str, expected: str) -> None:

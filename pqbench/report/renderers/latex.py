@@ -27,7 +27,7 @@ _SPECIAL = {
     # A bracket at the start of a row would be taken for the optional argument of the \\ before it.
     "[": "{[}",
     "]": "{]}",
-    "–": "--",
+    "–": r"\textendash{}",
     "−": "$-$",
     "×": r"$\times$",
     "≈": r"$\approx$",
