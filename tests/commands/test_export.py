@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from bench_runs import Bench
+from openvino_kernels import needs_top_k
 from PIL import Image
 from torch import Tensor, nn
 
@@ -89,6 +90,7 @@ def exportable(workload: Workload, batch: int | None) -> Exportable:
     return Exportable(net, workload.decode, workload.shape, batch, condition, timesteps, abar, workload.prediction)
 
 
+@needs_top_k
 @pytest.mark.parametrize(
     ("workload", "batch", "counts"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from openvino_kernels import LAYER_NORM_BREAKS, runs_whole_nets
+from openvino_kernels import LAYER_NORM_BREAKS
 
 from pqbench.contracts import Engine, Workload
 from pqbench.engines.openvino.engine import OpenVino
@@ -16,7 +16,6 @@ from pqbench.testing.conditional import TinyLabelled, TinyText
 from pqbench.timing.measure import TimingSpec, measure
 
 
-@runs_whole_nets
 @pytest.mark.parametrize("workload", [TinyLabelled(), TinyText()], ids=lambda w: w.name)
 @pytest.mark.parametrize("engine", [TorchEager(), OpenVino()], ids=lambda e: e.name)
 def test_engines_answer_as_eager_torch_does(engine: Engine, workload: Workload) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from openvino_kernels import layers_of, runs_whole_nets
+from openvino_kernels import layers_of, needs_top_k
 from torch import Tensor, nn
 
 from pqbench.base.errors import UserError
@@ -45,7 +45,6 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-@runs_whole_nets
 def test_full_precision_is_the_net_itself_on_both_engines() -> None:
     net, (x, t) = TinyWorkload().denoiser(), inputs()
     with torch.no_grad():
@@ -58,7 +57,7 @@ def test_full_precision_is_the_net_itself_on_both_engines() -> None:
     assert set(counts(eager.layers())) == set(counts(compiled.layers())) == {"f32"}
 
 
-@runs_whole_nets
+@needs_top_k
 def test_the_correction_of_each_time_step_is_executed() -> None:
     steps = torch.tensor([900, 500, 100])
     biases = torch.linspace(-1, 1, 3 * SHAPE[0]).view(3, -1)
@@ -73,7 +72,6 @@ def test_the_correction_of_each_time_step_is_executed() -> None:
         torch.testing.assert_close(compiled(x, t.flip(0)), net(x, t.flip(0)), rtol=1e-4, atol=1e-4)
 
 
-@runs_whole_nets
 @pytest.mark.parametrize(("precision", "bound"), [(Precision(8, 8), 0.05), (Precision(4, 4), 1.0)])
 def test_a_quantized_net_is_as_far_from_full_precision_as_its_simulation(precision: Precision, bound: float) -> None:
     x, t = inputs()
@@ -93,7 +91,6 @@ def test_a_quantized_net_is_as_far_from_full_precision_as_its_simulation(precisi
     assert bool(fell_back(net, executable.layers())) == (layers_of(precision.w) == {"f32"})
 
 
-@runs_whole_nets
 def test_compiling_leaves_the_net_as_it_was() -> None:
     x, t = inputs()
     net = rounded(Precision(4, 4), x, t)
@@ -103,7 +100,6 @@ def test_compiling_leaves_the_net_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-@runs_whole_nets
 def test_a_prediction_survives_the_next_call() -> None:
     net, (x, t) = TinyWorkload().denoiser(), inputs()
     executable = OpenVino().compile(net, SHAPE, 2, threads=1)

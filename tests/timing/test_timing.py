@@ -110,7 +110,7 @@ def test_each_batch_has_its_latencies(executed: dict[str, Metric]) -> None:
 
 def test_a_quantized_model_is_executed_in_bytes(executed: dict[str, Metric]) -> None:
     precisions = dict(executed["latency_ms_per_step@openvino/1"].detail["layer_precisions"])
-    assert precisions.pop("f32") == 1  # the attention, which is not quantized
+    assert precisions.pop("f32") in (1, 2)  # the attention, which is not quantized: one kernel, or its two products
     assert set(precisions) <= {"u8", "i8"}
 
 

@@ -43,10 +43,15 @@ _MOVES = (
 def protect(model: Any) -> Any:
     """Let products of `model` that would saturate on this CPU run in float32, in place; returns the model.
 
-    So do linear layers with integer weights and float inputs where the CPU has no kernel for them (SSE4.1).
+    What CPUs with SSE4.1 alone have no kernel for is written in other operations: linear layers with integer weights
+    under float inputs, and nearest upsampling.
 
     model   an `openvino.Model` whose layers are fake quantization on 256 levels and int8 constants times a scale
     """
+    if not runs_upsampling():
+        for operation in model.get_ordered_ops():
+            if operation.get_type_name() == "Interpolate":
+                _repeat_pixels(operation)
     for product, kind in _products(model):
         quantizer = _quantizer(product.input_value(0).get_node())
         if quantizer is None:
@@ -82,6 +87,14 @@ def runs_group_norm() -> bool:
     x = ops.parameter((1, _CHANNELS, 4, 4), np.float32)
     ones = ops.constant(np.ones(_CHANNELS, np.float32))
     return _compiles(ops.group_normalization(x, ones, ones, 4, 1e-5), x)
+
+
+@cache
+def runs_upsampling() -> bool:
+    """The same for nearest upsampling by two."""
+    x = ops.parameter((1, _CHANNELS, 4, 4), np.float32)
+    scales, axes = ops.constant(np.array([2.0, 2.0], np.float32)), ops.constant(np.array([2, 3]))
+    return _compiles(ops.interpolate(x, scales, "nearest", "scales", axes=axes), x)
 
 
 def _compiles(operation: Any, x: Any) -> bool:
@@ -229,3 +242,20 @@ def _write_out(quantizer: Any) -> None:
     written = ops.multiply(whole, ops.constant(np.float32(step)))
     written.set_friendly_name(quantizer.get_friendly_name())
     quantizer.output(0).replace(written.output(0))
+
+
+def _repeat_pixels(upsampling: Any) -> None:
+    """Nearest upsampling by whole factors as copies of each pixel; any other upsampling stays as it is."""
+    before, after = upsampling.input(0).get_partial_shape(), upsampling.output(0).get_partial_shape()
+    if upsampling.get_attributes()["mode"] != "nearest" or any(before[i].is_dynamic for i in (1, 2, 3)):
+        return
+    channels, height, width = (before[i].get_length() for i in (1, 2, 3))
+    tall, wide = (after[i].get_length() for i in (2, 3))
+    if tall % height or wide % width:
+        return
+    pixels = ops.constant(np.array([-1, channels, height, 1, width, 1]))
+    copies = ops.constant(np.array([1, 1, 1, tall // height, 1, wide // width]))
+    tiled = ops.tile(ops.reshape(upsampling.input_value(0), pixels, False), copies)
+    written = ops.reshape(tiled, ops.constant(np.array([-1, channels, tall, wide])), False)
+    written.set_friendly_name(upsampling.get_friendly_name())
+    upsampling.output(0).replace(written.output(0))
