@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +38,11 @@ def cpu_facts(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
 
 def instruction_set(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
     """The flags and caps that decide which kernels run: `("avx", "avx2", "ONEDNN_MAX_CPU_ISA=AVX2")`."""
-    facts = cpu_facts(cpuinfo)
+    return instructions_of(cpu_facts(cpuinfo))
+
+
+def instructions_of(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same from what `cpu_facts` found."""
     return (*(facts["flags"] or ()), *(f"{name}={value}" for name, value in facts["caps"].items()))
 
 

@@ -14,30 +14,27 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     """Show versions, processor, memory, graphics cards, engines, energy counters, and what is amiss."""
     from pqbench.run.environment import environment
 
-    facts = environment() | {"engines": _engines(), "kernels": _kernels()}
+    engines = _engines()
+    missing = {name: _missing(engine) for name, engine in engines.items()}
+    usable = {name: engine for name, engine in engines.items() if not missing[name]}
+    facts = environment() | {"engines": missing, "kernels": _kernels(usable)}
     typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 
-def _engines() -> dict[str, str]:
-    """Why each engine cannot run here; empty for one that can."""
+def _engines() -> dict[str, type[Any]]:
     from pqbench.components import Registry
 
-    found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
-    return {entry.name: _missing(entry.component) for entry in found}
+    return {entry.name: entry.component for entry in Registry.discover().components() if entry.kind == "engine"}
 
 
-def _kernels() -> dict[str, dict[str, str]]:
+def _kernels(engines: dict[str, type[Any]]) -> dict[str, dict[str, str]]:
     """What engines that can run say about their kernels on this machine."""
-    from pqbench.components import Registry
-
-    found = (entry for entry in Registry.discover().components() if entry.kind == "engine")
-    usable = (entry for entry in found if not _missing(entry.component))
-    engines: dict[str, Any] = {entry.name: entry.component() for entry in usable}
-    facts = {name: dict(engine.kernels()) for name, engine in engines.items()}
+    facts = {name: dict(engine().kernels()) for name, engine in engines.items()}
     return {name: kernels for name, kernels in facts.items() if kernels}
 
 
 def _missing(engine: type[Any]) -> str:
+    """Why an engine cannot run here; empty for one that can."""
     try:
         return str(engine().available())
     except Exception as error:  # a plugin's own bug is a fact about this installation

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pqbench.base.cpu import cpu_facts
 from pqbench.base.devices import device_of
 from pqbench.base.errors import UserError
 from pqbench.contracts import ExecutedLayer
@@ -23,8 +24,6 @@ from pqbench.quantization.net.output_correction import OutputCorrection
 
 _COMPILERS = ("g++", "clang++", "c++")
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
-_CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
-"""Environment variables that limit the instruction sets of torch and oneDNN."""
 
 
 def missing_compiler(engine: str) -> str:
@@ -97,7 +96,7 @@ def _separate_cache() -> None:
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    caps = [os.environ[name] for name in _CAPS if os.environ.get(name)]
+    caps = cpu_facts()["caps"].values()
     # Inductor writes its default into the environment when it is imported.
     if caps and os.environ.get(_CACHE, default_cache_dir()) == default_cache_dir():
         os.environ[_CACHE] = "-".join([default_cache_dir(), *caps])

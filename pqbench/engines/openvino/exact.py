@@ -48,10 +48,10 @@ def protect(model: Any) -> Any:
 
     model   an `openvino.Model` whose layers are fake quantization on 256 levels and int8 constants times a scale
     """
-    if not runs_upsampling():
-        for operation in model.get_ordered_ops():
-            if operation.get_type_name() == "Interpolate":
-                _repeat_pixels(operation)
+    upsamplings = [operation for operation in model.get_ordered_ops() if operation.get_type_name() == "Interpolate"]
+    if upsamplings and not runs_upsampling():
+        for upsampling in upsamplings:
+            _repeat_pixels(upsampling)
     for product, kind in _products(model):
         quantizer = _quantizer(product.input_value(0).get_node())
         if quantizer is None:
@@ -171,31 +171,36 @@ def _quantizer(node: Any) -> Any:
     return node if is_byte else None
 
 
-def _codes(product: Any) -> Any:
-    """The int8 weights of a product, (out, in, ...), or None where it has none."""
+def _stored(product: Any) -> Any:
+    """The constant that holds the int8 weights of a product, or None where it has none."""
     node = product.input_value(1).get_node()
     while node.get_type_name() in (*_MOVES, "Multiply"):
         node = node.input_value(0).get_node()
     is_stored = node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.i8
-    return node.get_data() if is_stored else None
+    return node if is_stored else None
 
 
-def _range(quantizer: Any) -> tuple[float, float, float]:
-    """The step of a quantizer, and the lowest and the highest number that leaves it, in steps."""
+def _codes(product: Any) -> Any:
+    """These weights, (out, in, ...), or None."""
+    stored = _stored(product)
+    return None if stored is None else stored.get_data()
+
+
+def _range(quantizer: Any) -> tuple[float, float, float, float]:
+    """A quantizer's step; in steps, the number of its first code, and the lowest and the highest that leave it."""
     low, high = (float(quantizer.input_value(place).get_node().get_data().item()) for place in (1, 2))
     step = (high - low) / (_LEVELS - 1)
     before = quantizer.input_value(0).get_node()
     if before.get_type_name() == "Clamp":
         bounds = before.get_attributes()
-        return step, max(low, bounds["min"]) / step, min(high, bounds["max"]) / step
-    return step, low / step, high / step
+        return step, low / step, max(low, bounds["min"]) / step, min(high, bounds["max"]) / step
+    return step, low / step, low / step, high / step
 
 
 def _highest_code(quantizer: Any) -> int:
     """The largest unsigned byte that stands for its output: kernels move signed bytes up by 128."""
-    step, _, high = _range(quantizer)
-    low = float(quantizer.input_value(1).get_node().get_data().item())
-    return round(high - low / step)
+    _, first, _, high = _range(quantizer)
+    return round(high - first)
 
 
 def _can_saturate(code: int, weights: Any) -> bool:
@@ -213,7 +218,7 @@ def _operands_can_saturate(left: Any, right: Any) -> bool:
     """The same for a product of two activations, whichever of them a kernel takes as the unsigned one."""
 
     def pair(unsigned: Any, signed: Any) -> float:
-        _, low, high = _range(signed)
+        _, _, low, high = _range(signed)
         return 2 * _highest_code(unsigned) * max(-low, high)
 
     return max(pair(left, right), pair(right, left)) > LIMITS[1]
@@ -227,16 +232,9 @@ def _hold_in_float(product: Any) -> None:
     product.input(1).replace_source_output(weights.output(0))
 
 
-def _stored(product: Any) -> Any:
-    node = product.input_value(1).get_node()
-    while node.get_type_name() != "Constant":
-        node = node.input_value(0).get_node()
-    return node
-
-
 def _write_out(quantizer: Any) -> None:
     """Fake quantization as plain arithmetic, which is not recognised and so stays in float32."""
-    step, low, high = _range(quantizer)
+    step, _, low, high = _range(quantizer)
     steps = ops.divide(quantizer.input_value(0), ops.constant(np.float32(step)))
     whole = ops.round(ops.clamp(steps, round(low), round(high)), "half_to_even")
     written = ops.multiply(whole, ops.constant(np.float32(step)))

@@ -28,13 +28,13 @@ def lower(net: nn.Module) -> nn.Module:
     from pqbench.engines.openvino.exact import runs_group_norm
 
     net = copy.deepcopy(net)
-    if not is_quantized(net) and runs_group_norm():
+    norms = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.GroupNorm)]
+    if not is_quantized(net) and (not norms or runs_group_norm()):
         return net
     for name, layer in list(quantized_layers(net)):
         replace_module(net, name, LoweredLayer(layer))
     for name, operand in list(quantized_operands(net)):
         replace_module(net, name, LoweredActivation(operand))
-    norms = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.GroupNorm)]
     for name, norm in norms:
         replace_module(net, name, ReducedGroupNorm(norm))
     return net

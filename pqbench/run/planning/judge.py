@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pqbench.base.cpu import cpu_facts, instruction_words
+from pqbench.base.cpu import cpu_facts, instruction_words, instructions_of
 from pqbench.base.devices import card_facts
 from pqbench.base.errors import UserError
 from pqbench.base.packages import package_versions
@@ -42,7 +42,7 @@ class EngineJudge:
     def words(self) -> str:
         """For the protocol: the engine with all that its images depend on."""
         cpu = self.facts["cpu"]
-        instructions = instruction_words((*(cpu["flags"] or ()), *(f"{k}={v}" for k, v in cpu["caps"].items())))
+        instructions = instruction_words(instructions_of(cpu))
         kernels = "".join(f", {kind} {what}" for kind, what in self.facts["kernels"].items())
         version = self.facts["versions"].get(self.name.partition("-")[0])
         title = f"engine {self.name} {version}" if version else f"engine {self.name}"

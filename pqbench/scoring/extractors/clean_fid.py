@@ -13,9 +13,10 @@ from pqbench.base.errors import UserError
 from pqbench.contracts.extractor import Weights
 from pqbench.contracts.workload import Extractor
 from pqbench.scoring.extractors.files import read_torchscript
-from pqbench.scoring.extractors.published import FID_BIBTEX, INCEPTION_SCRIPT, INCEPTION_STATE
+from pqbench.scoring.extractors.published import FID_BIBTEX, INCEPTION_SCRIPT
 from pqbench.scoring.extractors.resize import bicubic_pillow, bilinear_torch
-from pqbench.scoring.extractors.rgb import RgbExtractor
+from pqbench.scoring.extractors.rgb import Prepare, RgbExtractor
+from pqbench.scoring.extractors.state_dict import StateDictExtractor
 
 CLEAN_BIBTEX = """@inproceedings{parmar2022aliased,
   title     = {On Aliased Resizing and Surprising Subtleties in {GAN} Evaluation},
@@ -76,7 +77,7 @@ class FidLegacyTensorflow(FidClean):
 
 
 @dataclass(frozen=True)
-class FidLegacy(RgbExtractor):
+class FidLegacy(StateDictExtractor):
     """clean-fid's mode `legacy_pytorch`, which is pytorch-fid for images that need not be enlarged by a data loader.
 
     The net and its file are those of pytorch-fid; clean-fid resizes before it by PyTorch's bilinear filter, which has
@@ -86,27 +87,11 @@ class FidLegacy(RgbExtractor):
     name: ClassVar[str] = "fid-legacy"
     summary: ClassVar[str] = "the Inception of FID after PyTorch's bilinear resize: clean-fid's legacy_pytorch"
     references: ClassVar[tuple[str, ...]] = (FID_BIBTEX, CLEAN_BIBTEX)
-    libraries: ClassVar[tuple[str, ...]] = ("torch-fidelity",)
-    """Of which the blocks of its net are."""
+    rule: ClassVar[str] = "uint8, resized to 299x299 by PyTorch's bilinear filter, not antialiased, in float32"
 
-    def weights(self) -> Weights:
-        """The state dict that torch-fidelity and pytorch-fid share."""
-        return INCEPTION_STATE
-
-    def open(self, weights: Path | None, sha256: str) -> Extractor:
-        """Read the state dict. Raises `UserError` for another file."""
-        from pqbench.scoring.extractors.inception import OUTPUTS, load_inception
-
-        assert weights is not None
-        return Extractor(
-            net=self.net(_legacy, load_inception(weights)),
-            name=self.name,
-            sha256=sha256,
-            outputs=OUTPUTS,
-            pixels=self.pixels("uint8, resized to 299x299 by PyTorch's bilinear filter, not antialiased, in float32"),
-            channels=self.channels,
-            distance="FID",
-        )
+    def prepare(self) -> Prepare:
+        """Resizes by that rule."""
+        return _legacy
 
 
 def _clean(images: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from pqbench.base.errors import UserError
 from pqbench.contracts.extractor import FeatureExtractor
 from pqbench.contracts.parameters import parameter
 
+Prepare = Callable[[Tensor], Tensor]
+"""Images (N, 3, H, W) uint8 to the input of a net."""
 GREY_RULE = "grey images repeated over three channels"
 _AT_ONCE = {"cpu": 16, "cuda": 128}
 """Images that a net sees together: the first feature maps of Inception take 10 MB each, whatever is asked for."""
@@ -36,7 +38,7 @@ class RgbExtractor(FeatureExtractor):
         """The rule with what becomes of grey images, for the protocol."""
         return f"{GREY_RULE}, {rule}" if self.grey == "repeat" else rule
 
-    def net(self, prepare: Callable[[Tensor], Tensor], body: nn.Module) -> nn.Module:
+    def net(self, prepare: Prepare, body: nn.Module) -> nn.Module:
         """Images (N, C, H, W) uint8 to what `body` makes of what `prepare` makes of them."""
         return RgbNet(prepare, body).eval().requires_grad_(False)
 
@@ -48,7 +50,7 @@ class RgbNet(nn.Module):
     body      gives one tensor with a row for each image, or a mapping to such tensors
     """
 
-    def __init__(self, prepare: Callable[[Tensor], Tensor], body: nn.Module) -> None:
+    def __init__(self, prepare: Prepare, body: nn.Module) -> None:
         super().__init__()
         self.prepare, self.body = prepare, body
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pqbench.contracts.extractor import Weights
-from pqbench.contracts.workload import Extractor
-from pqbench.scoring.extractors.published import FID_BIBTEX, INCEPTION_STATE
+from pqbench.scoring.extractors.published import FID_BIBTEX
 from pqbench.scoring.extractors.resize import bilinear_tensorflow1
-from pqbench.scoring.extractors.rgb import RgbExtractor
+from pqbench.scoring.extractors.rgb import Prepare
+from pqbench.scoring.extractors.state_dict import StateDictExtractor
 
 SFID_BIBTEX = """@inproceedings{nash2021generating,
   title     = {Generating Images with Sparse Representations},
@@ -24,7 +22,7 @@ SFID_BIBTEX = """@inproceedings{nash2021generating,
 
 
 @dataclass(frozen=True)
-class FidTorchFidelity(RgbExtractor):
+class FidTorchFidelity(StateDictExtractor):
     """Inception as torch-fidelity runs it: the original graph's resizing, its features, its logits without the bias.
 
     It also gives the spatial features of sFID, which torch-fidelity does not: see `FidInception`.
@@ -33,27 +31,11 @@ class FidTorchFidelity(RgbExtractor):
     name: ClassVar[str] = "fid-torch-fidelity"
     summary: ClassVar[str] = "the Inception of FID as torch-fidelity runs it; has logits and sFID's features too"
     references: ClassVar[tuple[str, ...]] = (FID_BIBTEX, SFID_BIBTEX)
-    libraries: ClassVar[tuple[str, ...]] = ("torch-fidelity",)
-    """Of which the blocks of its net are."""
+    rule: ClassVar[str] = "uint8, resized to 299x299 as TensorFlow 1 does (bilinear, not antialiased), float32"
 
-    def weights(self) -> Weights:
-        """The state dict that torch-fidelity and pytorch-fid share."""
-        return INCEPTION_STATE
-
-    def open(self, weights: Path | None, sha256: str) -> Extractor:
-        """Read the state dict. Raises `UserError` for another file."""
-        from pqbench.scoring.extractors.inception import OUTPUTS, load_inception
-
-        assert weights is not None
-        return Extractor(
-            net=self.net(_prepare, load_inception(weights)),
-            name=self.name,
-            sha256=sha256,
-            outputs=OUTPUTS,
-            pixels=self.pixels("uint8, resized to 299x299 as TensorFlow 1 does (bilinear, not antialiased), float32"),
-            channels=self.channels,
-            distance="FID",
-        )
+    def prepare(self) -> Prepare:
+        """Resizes by that rule."""
+        return _prepare
 
 
 def _prepare(images: Tensor) -> Tensor:
